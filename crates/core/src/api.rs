@@ -1,0 +1,133 @@
+//! The only types that cross a socket: what people and programs see of a running daemon.
+//! Versioned; a change that breaks readers raises [`API_VERSION`].
+
+use serde::{Deserialize, Serialize};
+
+/// The version of everything in this file.
+pub const API_VERSION: u32 = 1;
+
+/// Anything a person should know, with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable and documented, e.g. `config.unknown-key`, `wan.interface-missing`.
+    pub code: String,
+    /// What it is about, e.g. `wan[1].gateway` or `wan lte`.
+    pub at: String,
+    /// What is wrong, one sentence without a full stop.
+    pub what: String,
+    /// What to do, empty when nothing can be advised.
+    pub hint: String,
+}
+
+/// The state of one WAN and family, as people see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Not judged yet.
+    Unknown,
+    /// Works.
+    Up,
+    /// A probe went unanswered; being asked about at once.
+    Suspect,
+    /// Does not work.
+    Down,
+    /// Works again, but not for long enough to be trusted.
+    Recovering,
+}
+
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            State::Unknown => "unknown",
+            State::Up => "up",
+            State::Suspect => "suspect",
+            State::Down => "down",
+            State::Recovering => "recovering",
+        })
+    }
+}
+
+/// What `anywan status --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// [`API_VERSION`].
+    pub version: u32,
+    /// Every WAN, in file order.
+    pub wans: Vec<WanStatus>,
+    /// Everything a person should know now.
+    pub problems: Vec<Problem>,
+}
+
+/// One WAN in [`Status`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WanStatus {
+    /// Its name.
+    pub name: String,
+    /// Its stable number.
+    pub number: u8,
+    /// Its interface.
+    pub interface: String,
+    /// Lower is preferred.
+    pub priority: u8,
+    /// The share among equals.
+    pub weight: u16,
+    /// Taken out of service by hand.
+    pub drained: bool,
+    /// The share of new IPv4 connections (of IPv6 ones where IPv4 is off), 0 to 100.
+    pub share_percent: f64,
+    /// Its IPv4 side.
+    pub ipv4: FamilyStatus,
+    /// Its IPv6 side.
+    pub ipv6: FamilyStatus,
+}
+
+/// One WAN's one family in [`Status`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FamilyStatus {
+    /// What we conclude.
+    pub state: State,
+    /// The share of new connections of this family, 0 to 100.
+    pub share_percent: f64,
+    /// The next hop; `null` where there is none or the line is point to point.
+    pub gateway: Option<String>,
+    /// Our own address.
+    pub address: Option<String>,
+    /// The smoothed round trip, in milliseconds.
+    pub rtt_ms: Option<f64>,
+    /// Probes lost of the last hundred, 0 to 100.
+    pub loss_percent: Option<f64>,
+    /// The smoothed deviation of round trips, in milliseconds.
+    pub jitter_ms: Option<f64>,
+    /// When the state began: RFC 3339, UTC.
+    pub since: String,
+    /// Why it is so.
+    pub reason: String,
+}
+
+/// One line of `anywan events --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// When: RFC 3339, UTC.
+    pub time: String,
+    /// What happened: `state`, `choice`, `repair`, `problem`, `solved`, `config`.
+    pub kind: String,
+    /// The WAN concerned, empty when none is.
+    pub wan: String,
+    /// `ipv4`, `ipv6` or empty.
+    pub family: String,
+    /// What was.
+    pub old: String,
+    /// What is.
+    pub new: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What `anywan plan` shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// [`API_VERSION`].
+    pub version: u32,
+    /// The steps that would be taken, in order; none when the kernel is as it should be.
+    pub steps: Vec<String>,
+}

@@ -1,0 +1,5 @@
+//! Text to [`Config`], valid by construction; every error has a place and a hint.
+
+mod model;
+
+pub use model::*;

@@ -1,0 +1,162 @@
+//! The configuration as the rest of the core sees it: plain values, valid by construction. Made
+//! only by the parser beside it; says nothing about text.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::names::{Family, MarkField, RulePriority, TableId, Weight};
+
+/// A whole configuration file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// The networks served, in file order; at least one.
+    pub lans: Vec<Lan>,
+    /// The internet connections, in file order; at least one, at most what the mark mask holds.
+    pub wans: Vec<Wan>,
+    /// Settings of the router as a whole.
+    pub router: Router,
+}
+
+/// A network served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lan {
+    /// The interface, unique among LANs.
+    pub interface: String,
+    /// What happens to new flows that come from a WAN.
+    pub inbound: Inbound,
+}
+
+/// What happens to new flows from a WAN to a LAN that nobody's DNAT brought there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Inbound {
+    /// They are dropped (RFC 6092, simple security).
+    Drop,
+    /// They pass.
+    Allow,
+}
+
+/// An internet connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wan {
+    /// Unique, `[a-z0-9-]{1,15}`.
+    pub name: String,
+    /// The interface; may be a LAN's (one-armed) or another WAN's (then both need a gateway).
+    pub interface: String,
+    /// The IPv4 next hop.
+    pub gateway: Gateway<Ipv4Addr>,
+    /// The IPv6 next hop.
+    pub gateway6: Gateway<Ipv6Addr>,
+    /// 1 to 255; lower is preferred.
+    pub priority: u8,
+    /// 1 to 256; the share among WANs of equal priority.
+    pub weight: Weight,
+    /// Data costs money here: idle probes are rare.
+    pub metered: bool,
+    /// The source address of IPv4 flows.
+    pub nat: Nat<Ipv4Addr>,
+    /// The source address of IPv6 flows.
+    pub nat6: Nat<Ipv6Addr>,
+    /// How its health is judged: `[wan.health]` over `[health]` over the defaults.
+    pub health: Health,
+}
+
+/// Where a WAN's next hop comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Gateway<A> {
+    /// Learnt: from the default routes of main, a point-to-point peer, a router advertisement.
+    Auto,
+    /// This address.
+    Address(A),
+    /// The family is not used on this WAN.
+    Off,
+}
+
+/// How source addresses are translated on a WAN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Nat<A> {
+    /// To whatever address the interface has.
+    Masquerade,
+    /// Not at all.
+    None,
+    /// To this address.
+    Address(A),
+}
+
+/// How the health of a WAN is judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Who is asked, in file order; a family without targets is judged by facts alone.
+    pub targets: Vec<Target>,
+    /// The time between heartbeats, 100 ms to 1 h.
+    pub interval: Duration,
+    /// How long an answer may take, 50 ms to 60 s; `None`: follows the measured round trips.
+    pub timeout: Option<Duration>,
+    /// How long probes must succeed before a WAN that was down is used again, 0 to 1 h.
+    pub hold: Duration,
+}
+
+/// One probe target.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Target {
+    /// ICMP or ICMPv6 echo.
+    Icmp(IpAddr),
+    /// A TCP handshake; a refusal is an answer too.
+    Tcp(IpAddr, u16),
+}
+
+impl Target {
+    /// The family of the target's address.
+    pub fn family(&self) -> Family {
+        match self {
+            Target::Icmp(address) | Target::Tcp(address, _) => Family::of(*address),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Target::Icmp(address) => write!(f, "{address}"),
+            Target::Tcp(IpAddr::V4(address), port) => write!(f, "tcp://{address}:{port}"),
+            Target::Tcp(IpAddr::V6(address), port) => write!(f, "tcp://[{address}]:{port}"),
+        }
+    }
+}
+
+/// Settings of the router as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Router {
+    /// What happens to new flows while no WAN is usable.
+    pub all_down: AllDown,
+    /// What keeps its WAN.
+    pub sticky: Sticky,
+    /// The bits of packet and connection marks that are ours.
+    pub mark_field: MarkField,
+    /// `table_base` is the `balance` table, `table_base + N` that of WAN N.
+    pub table_base: TableId,
+    /// The first of our rule priorities: the low block is 1,000 long, the high one begins 30,000
+    /// later.
+    pub rule_priority_base: RulePriority,
+}
+
+/// What happens to new flows while no WAN is usable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AllDown {
+    /// They are refused at once.
+    Refuse,
+    /// They try the WAN that was best last.
+    Try,
+}
+
+/// What keeps its WAN: new flows of what are sent the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Sticky {
+    /// Each flow by itself.
+    Flow,
+    /// All flows of one source address.
+    Source,
+    /// All flows between one source and one destination address.
+    SourceDestination,
+}

@@ -1,0 +1,13 @@
+//! The part of anywan that decides. From facts (what the kernel, probes and people say) it works
+//! out which WANs serve, what the kernel should look like, and the ordered steps that get there.
+//!
+//! No I/O, clock, async or threads: time is an argument, steps are data. The rooms are a
+//! staircase, and imports only go down it: `names`, `time` < `observed`, `api` < `config` <
+//! `health` < `choose` < `desired` < `render` < `steps` < `engine`.
+
+pub mod api;
+pub mod config;
+pub mod names;
+pub mod observed;
+pub mod steps;
+pub mod time;
