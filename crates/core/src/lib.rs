@@ -3,11 +3,17 @@
 //!
 //! No I/O, clock, async or threads: time is an argument, steps are data. The rooms are a
 //! staircase, and imports only go down it: `names`, `time` < `observed`, `api` < `config` <
-//! `health` < `choose` < `desired` < `render` < `steps` < `engine`.
+//! `facts` < `health` < `choose` < `desired` < `render` < `steps` < `engine`.
 
 pub mod api;
+pub mod choose;
 pub mod config;
+pub mod desired;
+pub mod engine;
+pub mod facts;
+pub mod health;
 pub mod names;
 pub mod observed;
+pub mod render;
 pub mod steps;
 pub mod time;

@@ -216,7 +216,7 @@ const fn set(name: &'static str) -> MapSpec {
 
 /// All maps and sets of our table; everything that changes while the configuration stays the same
 /// is an element of one of them.
-pub const MAPS: [MapSpec; 18] = [
+pub const MAPS: [MapSpec; 19] = [
     map("slots4", KeyKind::Number),
     map("slots6", KeyKind::Number),
     map("restore4", KeyKind::Number),
@@ -235,4 +235,5 @@ pub const MAPS: [MapSpec; 18] = [
     set("lans"),
     set("guarded"),
     set("wans"),
+    set("clamped"),
 ];

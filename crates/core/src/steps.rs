@@ -1,13 +1,20 @@
 //! What the daemon is told to do. A [`Step`] is one change of the kernel that follows from a
-//! difference; it is idempotent. (`diff` and `expect` join it here.)
+//! difference; it is idempotent, and [`expect`] says what it does to [`Observed`]. An [`Ask`] is
+//! a question to the world that an event answers. Nothing else leaves the core.
 
+mod diff;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Target;
 use crate::names::{Family, Mark, WanId};
-use crate::observed::{Key, Route, Rule};
+use crate::observed::{Elements, Key, MAPS, Observed, Route, Rule, RuleAction, Structure};
+
+pub use diff::diff;
 
 /// One change of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +40,8 @@ pub enum Step {
         fingerprint: u64,
         /// The text for `nft -f -`: creates, deletes and creates the table.
         text: String,
+        /// The elements that it brings, by map.
+        maps: BTreeMap<String, Elements>,
     },
     /// Changes elements of our maps, all in one transaction.
     ChangeElements(Vec<ElementChange>),
@@ -106,4 +115,142 @@ pub struct ProbeResult {
     pub sequence: u64,
     /// The round trip, or why there was none.
     pub outcome: Result<Duration, String>,
+}
+
+/// What `step` does to the kernel: the model that the simulation, the laws and the contract tests
+/// share.
+pub fn expect(observed: &mut Observed, step: &Step) {
+    match step {
+        Step::SetSysctl { path, value } => {
+            let before = observed.sysctls.insert(path.clone(), value.clone()).unwrap_or_default();
+            observed.sysctls_before.entry(path.clone()).or_insert(before);
+        }
+        Step::RestoreSysctl { path, value } => {
+            observed.sysctls.insert(path.clone(), value.clone());
+            observed.sysctls_before.remove(path);
+        }
+        Step::ReplaceTable { fingerprint, maps, .. } => {
+            observed.nft.structure = Structure::Intact(*fingerprint);
+            observed.nft.maps.clone_from(maps);
+        }
+        Step::ChangeElements(changes) => {
+            for change in changes {
+                let elements = observed.nft.maps.entry(change.map.clone()).or_default();
+                match &change.new {
+                    Some(chain) => elements.insert(change.key, chain.clone()),
+                    None => elements.remove(&change.key),
+                };
+            }
+        }
+        Step::DeleteTable => observed.nft = crate::observed::Nft::default(),
+        Step::PutRoute(route) => {
+            observed.routes.retain(|r| !same_place(r, route));
+            observed.routes.insert(route.clone());
+        }
+        Step::DeleteRoute(route) => {
+            observed.routes.remove(route);
+        }
+        Step::AddRule(rule) => {
+            observed.rules.insert(rule.clone());
+        }
+        Step::DeleteRule(rule) => {
+            observed.rules.remove(rule);
+        }
+    }
+}
+
+/// Whether one route replaces the other: same family, table and metric, both ours.
+pub fn same_place(a: &Route, b: &Route) -> bool {
+    (a.family, a.table, a.metric, a.protocol) == (b.family, b.table, b.metric, b.protocol)
+}
+
+/// The elements of every map that a table without any has.
+pub fn empty_maps() -> BTreeMap<String, Elements> {
+    MAPS.iter().map(|spec| (spec.name.to_owned(), Elements::new())).collect()
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::SetSysctl { path, value } => write!(f, "set {} = {value}", path.replace('/', ".")),
+            Step::RestoreSysctl { path, value } => {
+                write!(f, "put back {} = {value}", path.replace('/', "."))
+            }
+            Step::ReplaceTable { .. } => f.write_str("load nftables table inet anywan"),
+            Step::ChangeElements(changes) => {
+                f.write_str("change nftables elements: ")?;
+                let shown: Vec<String> = changes.iter().take(3).map(ToString::to_string).collect();
+                f.write_str(&shown.join(", "))?;
+                match changes.len().checked_sub(3) {
+                    Some(more) if more > 0 => write!(f, ", and {more} more"),
+                    _ => Ok(()),
+                }
+            }
+            Step::DeleteTable => f.write_str("delete nftables table inet anywan"),
+            Step::PutRoute(route) => write!(f, "put {route}"),
+            Step::DeleteRoute(route) => write!(f, "delete {route}"),
+            Step::AddRule(rule) => write!(f, "add {rule}"),
+            Step::DeleteRule(rule) => write!(f, "delete {rule}"),
+        }
+    }
+}
+
+impl fmt::Display for ElementChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = match self.key {
+            Key::Number(n) if self.map.starts_with("restore") => format!("{n:#x}"),
+            Key::Number(n) => n.to_string(),
+            Key::DeviceIpv4(d, a) => format!("{d} {a}"),
+            Key::DeviceIpv6(d, a) => format!("{d} {a}"),
+            Key::DeviceMac(d, a) => format!("{d} {a}"),
+        };
+        let show = |chain: &Option<String>| match chain.as_deref() {
+            None => "nothing".to_owned(),
+            Some("") => "present".to_owned(),
+            Some(chain) => chain.to_owned(),
+        };
+        write!(f, "{}[{key}] {} -> {}", self.map, show(&self.old), show(&self.new))
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} default route", self.family)?;
+        if self.hops.is_empty() {
+            f.write_str(" unreachable")?;
+        }
+        for hop in &self.hops {
+            if let Some(via) = hop.via {
+                write!(f, " via {via}")?;
+            }
+            write!(f, " dev {}", hop.device.0)?;
+            if self.hops.len() > 1 {
+                write!(f, " weight {}", hop.weight)?;
+            }
+        }
+        write!(f, " table {} metric {}", self.table.0, self.metric)
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rule {}:", self.family, self.priority.0)?;
+        if self.invert {
+            f.write_str(" not")?;
+        }
+        if let Some(source) = self.source {
+            write!(f, " from {source}")?;
+        }
+        if let Some((mark, mask)) = self.mark {
+            write!(f, " fwmark {mark:#x}/{mask:#x}")?;
+        }
+        match self.action {
+            RuleAction::Lookup(table) => write!(f, " lookup {}", table.0),
+            RuleAction::LookupNoDefault(table) => {
+                write!(f, " lookup {} suppress_prefixlength 0", table.0)
+            }
+            RuleAction::Goto(priority) => write!(f, " goto {}", priority.0),
+            RuleAction::Unreachable => f.write_str(" unreachable"),
+        }
+    }
 }

@@ -9,13 +9,14 @@ pub mod client;
 pub mod command;
 pub mod counters;
 pub mod daemon;
-pub mod dial;
 pub mod dhcp;
+pub mod dial;
 pub mod fault;
 pub mod flows;
 pub mod netns;
 pub mod servers;
 pub mod snapshot;
+pub mod tempdir;
 pub mod topology;
 pub mod wait;
 

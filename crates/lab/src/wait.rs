@@ -12,11 +12,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Polls `look` until it gives a value. `Err(why)` means "not yet"; the last one is reported when
 /// `deadline` has passed.
-pub fn until<T>(
-    deadline: Duration,
-    what: &str,
-    mut look: impl FnMut() -> Result<T>,
-) -> Result<T> {
+pub fn until<T>(deadline: Duration, what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {
     let end = Instant::now() + deadline;
     loop {
         match look() {

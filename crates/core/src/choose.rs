@@ -1,0 +1,142 @@
+//! Which WANs serve. In: configuration, facts, health. Out: a [`Choice`] per family, with its
+//! reason. A pure function of what is true now: how things came to be so does not matter.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::State;
+use crate::config::{AllDown, Config};
+use crate::facts::{Numbers, WanFacts, numbered};
+use crate::health::Side;
+use crate::names::{Family, PerFamily, WanId, Weight};
+
+/// The health of every WAN.
+pub type Sides = BTreeMap<WanId, PerFamily<Side>>;
+
+/// Which WANs serve, for each family.
+pub type Choice = PerFamily<FamilyChoice>;
+
+/// Which WANs serve one family.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct FamilyChoice {
+    /// The WANs that get new connections, with their weights. Empty: nothing can serve.
+    pub serving: BTreeMap<WanId, Weight>,
+    /// All WANs of the priority that serves, healthy or not: shares are dealt out among them
+    /// first, so that one that fails changes nobody else's.
+    pub peers: BTreeMap<WanId, Weight>,
+    /// The WANs that work, best first; behind those that serve they are the kernel's own reserve.
+    pub usable: Vec<WanId>,
+    /// The WANs whose flows must be told to start anew: they do not work, and others do.
+    pub lost: BTreeSet<WanId>,
+    /// Why it is so.
+    pub reason: Reason,
+}
+
+/// Why a family is served as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Reason {
+    /// These are the best that work.
+    BestPriority,
+    /// None is proven; these are on their way back or not judged yet.
+    Unproven,
+    /// None works; the best known is tried (`all_down = "try"`).
+    Trying,
+    /// None works; new connections are refused.
+    #[default]
+    NoneWorks,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Reason::BestPriority => "the best priority that works",
+            Reason::Unproven => "none is proven to work; these may",
+            Reason::Trying => "none works; the best known is tried",
+            Reason::NoneWorks => "none works; new connections are refused",
+        })
+    }
+}
+
+/// How much a WAN can be trusted; higher is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Trust {
+    None,
+    Down,
+    Unjudged,
+    Returning,
+    Works,
+}
+
+/// Chooses for both families.
+pub fn choose(
+    config: &Config,
+    numbers: &Numbers,
+    facts: &BTreeMap<WanId, WanFacts>,
+    sides: &Sides,
+) -> Choice {
+    PerFamily::from_fn(|family| choose_family(family, config, numbers, facts, sides))
+}
+
+fn choose_family(
+    family: Family,
+    config: &Config,
+    numbers: &Numbers,
+    facts: &BTreeMap<WanId, WanFacts>,
+    sides: &Sides,
+) -> FamilyChoice {
+    let wans = numbered(config, numbers);
+    let trust: BTreeMap<WanId, Trust> = wans
+        .keys()
+        .map(|id| (*id, trust(facts.get(id), sides.get(id), family)))
+        .collect();
+    let best = trust.values().copied().max().unwrap_or(Trust::None);
+    let (floor, reason) = match best {
+        Trust::Works => (Trust::Works, Reason::BestPriority),
+        Trust::Returning | Trust::Unjudged => (best, Reason::Unproven),
+        Trust::Down if config.router.all_down == AllDown::Try => (Trust::Down, Reason::Trying),
+        Trust::Down | Trust::None => return FamilyChoice::default(),
+    };
+    let mut usable: Vec<WanId> =
+        trust.iter().filter(|(_, t)| **t >= floor).map(|(id, _)| *id).collect();
+    usable.sort_by_key(|id| (wans[id].priority, *id));
+    let priority = usable.first().map(|id| wans[id].priority);
+    let weights = |ids: &mut dyn Iterator<Item = WanId>| -> BTreeMap<WanId, Weight> {
+        ids.filter(|id| Some(wans[id].priority) == priority)
+            .map(|id| (id, wans[&id].weight))
+            .collect()
+    };
+    let lost = match reason {
+        Reason::Trying | Reason::NoneWorks => BTreeSet::new(),
+        Reason::BestPriority | Reason::Unproven => {
+            trust.iter().filter(|(_, t)| **t <= Trust::Down).map(|(id, _)| *id).collect()
+        }
+    };
+    FamilyChoice {
+        serving: weights(&mut usable.iter().copied()),
+        peers: weights(&mut wans.keys().copied()),
+        usable,
+        lost,
+        reason,
+    }
+}
+
+fn trust(facts: Option<&WanFacts>, sides: Option<&PerFamily<Side>>, family: Family) -> Trust {
+    let (Some(facts), Some(side)) = (facts, sides.map(|s| s.get(family))) else {
+        return Trust::None;
+    };
+    let facts = facts.sides.get(family);
+    if facts.obstacle.is_some() || facts.hop.is_none() {
+        return Trust::None;
+    }
+    match side.state() {
+        State::Up | State::Suspect => Trust::Works,
+        State::Unknown if side.trusted() => Trust::Works,
+        State::Unknown => Trust::Unjudged,
+        State::Recovering => Trust::Returning,
+        State::Down => Trust::Down,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! From a [`Draft`] to a [`Config`]: values that were read, defaults where nothing was given. Gives
+//! `None` only where a fault was reported.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use super::keys;
+use super::model::{
+    AllDown, Config, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target, Wan,
+};
+use super::value::{self, Value};
+use super::walk::{Draft, Fields};
+use crate::names::{MarkField, RulePriority, TableId, Weight};
+
+/// Builds the whole configuration.
+pub(super) fn config(draft: &Draft) -> Option<Config> {
+    let wans = draft.wans.iter().zip(&draft.wan_health);
+    Some(Config {
+        lans: draft.lans.iter().map(lan).collect::<Option<_>>()?,
+        wans: wans.map(|(fields, own)| wan(fields, own, &draft.health)).collect::<Option<_>>()?,
+        router: router(&draft.router)?,
+    })
+}
+
+/// The value of a key of the section `path`: from the first layer that gives it, or its default.
+/// `None`: what is given is wrong, or nothing is given for a key that has no default.
+pub(super) fn defaulted(layers: &[&Fields], path: &str, name: &str) -> Option<Value> {
+    if let Some(given) = layers.iter().find_map(|layer| layer.given(name)) {
+        return given.cloned();
+    }
+    let key = keys::section(path)?.key(name)?;
+    let default = DeValue::parse(key.default?).ok()?;
+    value::read(key, path, &default, &mut |_| {})
+}
+
+/// The bits of the mark, also where the rest of the section is wrong.
+pub(super) fn mark_field(router: &Fields) -> Option<MarkField> {
+    MarkField::new(Layers(&[router], "router").number("mark_mask")?)
+}
+
+/// Typed access to the keys of one section.
+struct Layers<'a>(&'a [&'a Fields], &'a str);
+
+impl Layers<'_> {
+    fn value(&self, name: &str) -> Option<Value> {
+        defaulted(self.0, self.1, name)
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        if let Value::Text(text) = self.value(name)? { Some(text) } else { None }
+    }
+
+    fn word(&self, name: &str) -> Option<&'static str> {
+        if let Value::Word(word) = self.value(name)? { Some(word) } else { None }
+    }
+
+    fn number(&self, name: &str) -> Option<u32> {
+        if let Value::Number(number) = self.value(name)? { Some(number) } else { None }
+    }
+
+    fn flag(&self, name: &str) -> Option<bool> {
+        if let Value::Flag(flag) = self.value(name)? { Some(flag) } else { None }
+    }
+
+    fn time(&self, name: &str) -> Option<Duration> {
+        if let Value::Time(time) = self.value(name)? { Some(time) } else { None }
+    }
+
+    fn targets(&self, name: &str) -> Option<Vec<Target>> {
+        if let Value::Targets(targets) = self.value(name)? { Some(targets) } else { None }
+    }
+
+    /// An address, or the word instead of it.
+    fn address(&self, name: &str) -> Option<Result<IpAddr, &'static str>> {
+        match self.value(name)? {
+            Value::Address(address) => Some(Ok(address)),
+            Value::Word(word) => Some(Err(word)),
+            Value::Text(_)
+            | Value::Number(_)
+            | Value::Flag(_)
+            | Value::Time(_)
+            | Value::Targets(_) => None,
+        }
+    }
+}
+
+fn lan(fields: &Fields) -> Option<Lan> {
+    let keys = Layers(&[fields], "lan");
+    Some(Lan {
+        interface: keys.text("interface")?,
+        inbound: match keys.word("inbound")? {
+            "allow" => Inbound::Allow,
+            _ => Inbound::Drop,
+        },
+    })
+}
+
+fn wan(fields: &Fields, own: &Fields, shared: &Fields) -> Option<Wan> {
+    let keys = Layers(&[fields], "wan");
+    Some(Wan {
+        name: keys.text("name")?,
+        interface: keys.text("interface")?,
+        gateway: gateway(keys.address("gateway")?, v4)?,
+        gateway6: gateway(keys.address("gateway6")?, v6)?,
+        priority: u8::try_from(keys.number("priority")?).ok()?,
+        weight: Weight(u16::try_from(keys.number("weight")?).ok()?),
+        metered: keys.flag("metered")?,
+        nat: nat(keys.address("nat")?, v4)?,
+        nat6: nat(keys.address("nat6")?, v6)?,
+        health: health(&Layers(&[own, shared], "health"))?,
+    })
+}
+
+fn gateway<A>(
+    given: Result<IpAddr, &str>,
+    pick: impl Fn(IpAddr) -> Option<A>,
+) -> Option<Gateway<A>> {
+    match given {
+        Ok(address) => pick(address).map(Gateway::Address),
+        Err("off") => Some(Gateway::Off),
+        Err(_) => Some(Gateway::Auto),
+    }
+}
+
+fn nat<A>(given: Result<IpAddr, &str>, pick: impl Fn(IpAddr) -> Option<A>) -> Option<Nat<A>> {
+    match given {
+        Ok(address) => pick(address).map(Nat::Address),
+        Err("none") => Some(Nat::None),
+        Err(_) => Some(Nat::Masquerade),
+    }
+}
+
+fn v4(address: IpAddr) -> Option<Ipv4Addr> {
+    if let IpAddr::V4(address) = address { Some(address) } else { None }
+}
+
+fn v6(address: IpAddr) -> Option<Ipv6Addr> {
+    if let IpAddr::V6(address) = address { Some(address) } else { None }
+}
+
+fn health(keys: &Layers<'_>) -> Option<Health> {
+    Some(Health {
+        targets: keys.targets("targets")?,
+        interval: keys.time("interval")?,
+        timeout: match keys.value("timeout")? {
+            Value::Word(_) => None,
+            _ => Some(keys.time("timeout")?),
+        },
+        hold: keys.time("hold")?,
+    })
+}
+
+fn router(fields: &Fields) -> Option<Router> {
+    let keys = Layers(&[fields], "router");
+    Some(Router {
+        all_down: match keys.word("all_down")? {
+            "try" => AllDown::Try,
+            _ => AllDown::Refuse,
+        },
+        sticky: match keys.word("sticky")? {
+            "source" => Sticky::Source,
+            "source-destination" => Sticky::SourceDestination,
+            _ => Sticky::Flow,
+        },
+        mark_field: mark_field(fields)?,
+        table_base: TableId(keys.number("table_base")?),
+        rule_priority_base: RulePriority(keys.number("rule_priority_base")?),
+    })
+}

@@ -1,0 +1,386 @@
+//! The one table of keys: what sections there are, what keys are in them, of what kind, with what
+//! default, and what each means. The parser, the JSON schema and the reference are all driven by
+//! it; a key that is not here does not exist.
+
+use crate::names::Family;
+
+/// A section of the file.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// The path, e.g. `wan.health`.
+    pub(super) path: &'static str,
+    /// Written with two brackets, once for each.
+    pub(super) many: bool,
+    /// What it is for, in sentences.
+    pub(super) doc: &'static str,
+    /// Its keys, in the order of the reference.
+    pub(super) keys: &'static [Key],
+}
+
+/// A key of a section.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// The default as it would be written; `None`: the key must be given.
+    pub(super) default: Option<&'static str>,
+    /// What it means, in sentences.
+    pub(super) doc: &'static str,
+    /// What people type instead.
+    pub(super) aliases: &'static [&'static str],
+}
+
+/// What a key takes.
+#[derive(Debug)]
+pub(super) enum Kind {
+    /// The name of a network interface.
+    Interface,
+    /// The name of a WAN.
+    Name,
+    /// One of these words.
+    Words(&'static [Word]),
+    /// A whole number, bounds included.
+    Number { min: u32, max: u32 },
+    /// `true` or `false`.
+    Flag,
+    /// A duration, bounds in milliseconds and included, or one of the words.
+    Time { min_ms: u64, max_ms: u64, words: &'static [Word] },
+    /// An address, or one of the words.
+    Address { family: Family, words: &'static [Word] },
+    /// A list of probe targets.
+    Targets,
+    /// A mask for packet marks.
+    Mask,
+}
+
+/// A word with its meaning.
+#[derive(Debug)]
+pub(super) struct Word(pub(super) &'static str, pub(super) &'static str);
+
+/// Something that a later version will have.
+#[derive(Debug)]
+pub(super) struct Later {
+    /// The path of its section, empty for the top of the file.
+    pub(super) section: &'static str,
+    pub(super) name: &'static str,
+    /// What to do without it.
+    pub(super) hint: &'static str,
+}
+
+/// The most targets in one list: each is asked in every burst, so more would only be noise.
+pub(super) const MAX_TARGETS: usize = 16;
+
+impl Section {
+    /// The section as it is written, e.g. `[[wan]]`.
+    pub(super) fn header(&self) -> String {
+        if self.many { format!("[[{}]]", self.path) } else { format!("[{}]", self.path) }
+    }
+
+    /// The last part of the path.
+    pub(super) fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+
+    /// The key of this name.
+    pub(super) fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+/// The section of this path; only for paths that the parser itself names.
+pub(super) fn section(path: &str) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.path == path)
+}
+
+/// The sections directly inside the one of this path; an empty path is the top of the file.
+pub(super) fn children(path: &str) -> impl Iterator<Item = &'static Section> + use<'_> {
+    SECTIONS.iter().filter(move |section| match section.path.rsplit_once('.') {
+        Some((parent, _)) => parent == path,
+        None => path.is_empty(),
+    })
+}
+
+/// The words as a person would list them.
+pub(super) fn either(words: &[Word]) -> String {
+    let list: Vec<String> = words.iter().map(|word| format!("\"{}\"", word.0)).collect();
+    list.join(" or ")
+}
+
+const FROM_SYSTEM: &str = "remove it: the system gives the interface its address (NetworkManager, \
+     dhcpcd, systemd-networkd, ifupdown), and anywan uses what it finds";
+const UP_MEANS_ANSWERED: &str = "remove it: a WAN is up while its probes are answered";
+
+/// What a later version will have.
+pub(super) const LATER: &[Later] = &[
+    Later {
+        section: "",
+        name: "rule",
+        hint: "remove it: all traffic follows the priorities and weights of the WANs",
+    },
+    Later {
+        section: "",
+        name: "dns",
+        hint: "remove it, and run a DNS server such as dnsmasq beside anywan",
+    },
+    Later {
+        section: "",
+        name: "cpu",
+        hint: "remove it; irqbalance can spread interrupts over the cores",
+    },
+    Later {
+        section: "",
+        name: "web",
+        hint: "remove it; `anywan status` shows the state, `anywan status --json` to programs",
+    },
+    Later {
+        section: "",
+        name: "notify",
+        hint: "remove it; `anywan events --json` prints a line for each change",
+    },
+    Later {
+        section: "lan",
+        name: "dhcp",
+        hint: "remove it, and run a DHCP server such as dnsmasq beside anywan",
+    },
+    Later { section: "wan", name: "address", hint: FROM_SYSTEM },
+    Later {
+        section: "wan",
+        name: "ppp",
+        hint: "remove it: let the system run pppd, and name its interface, e.g. \"ppp0\"",
+    },
+    Later {
+        section: "wan",
+        name: "budget",
+        hint: "remove it; `metered = true` already makes probes rare while the WAN is idle",
+    },
+    Later {
+        section: "wan",
+        name: "linger",
+        hint: "remove it: established connections stay on their WAN until they end",
+    },
+    Later { section: "health", name: "max_loss_percent", hint: UP_MEANS_ANSWERED },
+    Later { section: "health", name: "max_latency", hint: UP_MEANS_ANSWERED },
+    Later { section: "health", name: "max_jitter", hint: UP_MEANS_ANSWERED },
+    Later { section: "wan.health", name: "max_loss_percent", hint: UP_MEANS_ANSWERED },
+    Later { section: "wan.health", name: "max_latency", hint: UP_MEANS_ANSWERED },
+    Later { section: "wan.health", name: "max_jitter", hint: UP_MEANS_ANSWERED },
+];
+
+/// Every section, a section before those inside it.
+pub(super) const SECTIONS: &[Section] = &[
+    Section {
+        path: "lan",
+        many: true,
+        doc: "A network that is served: what comes from it is sent out through the WANs. At \
+              least one.",
+        keys: LAN,
+    },
+    Section {
+        path: "wan",
+        many: true,
+        doc: "One internet connection: an interface and a next hop. At least one, at most 62.",
+        keys: WAN,
+    },
+    Section {
+        path: "wan.health",
+        many: false,
+        doc: "How the health of this WAN is judged, where it differs from `[health]`: each key \
+              given here replaces that key of `[health]`. Belongs below its `[[wan]]`.",
+        keys: HEALTH,
+    },
+    Section {
+        path: "health",
+        many: false,
+        doc: "How the health of all WANs is judged.",
+        keys: HEALTH,
+    },
+    Section { path: "router", many: false, doc: "The router as a whole.", keys: ROUTER },
+];
+
+const LAN: &[Key] = &[
+    Key {
+        name: "interface",
+        kind: Kind::Interface,
+        default: None,
+        doc: "The interface of this network, e.g. `\"eth0\"` or `\"br-lan\"`; each only once.",
+        aliases: &["device", "dev", "iface", "ifname", "nic", "port"],
+    },
+    Key {
+        name: "inbound",
+        kind: Kind::Words(&[
+            Word("drop", "they are dropped, also with IPv6 (RFC 6092)"),
+            Word("allow", "they pass, and a firewall of yours decides"),
+        ]),
+        default: Some("\"drop\""),
+        doc: "What happens to new connections that come from a WAN to this network, unless a port \
+              forwarding (DNAT) of yours brought them.",
+        aliases: &["incoming", "forward"],
+    },
+];
+
+const NEXT_HOP: &[Word] = &[
+    Word("auto", "learnt from the system: its default routes, the PPP peer, router advertisements"),
+    Word("off", "this WAN does not carry the family"),
+];
+
+const SOURCE: &[Word] = &[
+    Word("masquerade", "translated to whatever address the interface has"),
+    Word("none", "not translated: the LAN's own addresses go out"),
+];
+
+const WAN: &[Key] = &[
+    Key {
+        name: "name",
+        kind: Kind::Name,
+        default: None,
+        doc: "The name of this WAN, shown everywhere; each only once.",
+        aliases: &["id", "label", "title"],
+    },
+    Key {
+        name: "interface",
+        kind: Kind::Interface,
+        default: None,
+        doc: "The interface that leads to it, e.g. `\"usb0\"` or `\"ppp0\"`. It may be that of a \
+              LAN (one-armed) or of another WAN; then `gateway` must be written.",
+        aliases: &["device", "dev", "iface", "ifname", "nic", "port"],
+    },
+    Key {
+        name: "gateway",
+        kind: Kind::Address { family: Family::Ipv4, words: NEXT_HOP },
+        default: Some("\"auto\""),
+        doc: "The IPv4 address of the next router.",
+        aliases: &["gw", "gateway4", "router", "via", "nexthop"],
+    },
+    Key {
+        name: "gateway6",
+        kind: Kind::Address { family: Family::Ipv6, words: NEXT_HOP },
+        default: Some("\"auto\""),
+        doc: "The IPv6 address of the next router, often a link-local one (`fe80::…`).",
+        aliases: &["gw6", "ipv6_gateway", "gateway_v6"],
+    },
+    Key {
+        name: "priority",
+        kind: Kind::Number { min: 1, max: 255 },
+        default: Some("1"),
+        doc: "Lower is preferred: a WAN is used only while no usable WAN has a lower number.",
+        aliases: &["metric", "preference", "order"],
+    },
+    Key {
+        name: "weight",
+        kind: Kind::Number { min: 1, max: 256 },
+        default: Some("1"),
+        doc: "The share of new connections among usable WANs of the same priority: 8 gets twice \
+              as many as 4.",
+        aliases: &["ratio", "share"],
+    },
+    Key {
+        name: "metered",
+        kind: Kind::Flag,
+        default: Some("false"),
+        doc: "Data costs money here: probes are rare while the WAN is idle.",
+        aliases: &["limited", "expensive"],
+    },
+    Key {
+        name: "nat",
+        kind: Kind::Address { family: Family::Ipv4, words: SOURCE },
+        default: Some("\"masquerade\""),
+        doc: "The source address of IPv4 packets that leave here.",
+        aliases: &["masquerade", "masq", "snat", "nat4"],
+    },
+    Key {
+        name: "nat6",
+        kind: Kind::Address { family: Family::Ipv6, words: SOURCE },
+        default: Some("\"masquerade\""),
+        doc: "The source address of IPv6 packets that leave here.",
+        aliases: &["masquerade6", "masq6", "snat6"],
+    },
+];
+
+const HEALTH: &[Key] = &[
+    Key {
+        name: "targets",
+        kind: Kind::Targets,
+        default: Some(
+            "[\"1.1.1.1\", \"8.8.8.8\", \"9.9.9.9\", \"2606:4700:4700::1111\", \
+             \"2001:4860:4860::8888\", \"2620:fe::9\"]",
+        ),
+        doc: "Who is asked whether the WAN works. `\"1.1.1.1\"` or `\"icmp://1.1.1.1\"` is an \
+              echo (ping), `\"tcp://9.9.9.9:443\"` or `\"tcp://[2620:fe::9]:443\"` a TCP \
+              handshake. Probes rotate over the targets, so no single one decides. A family of \
+              which no target is listed is judged by link, address and gateway alone.",
+        aliases: &["target", "hosts", "ping", "track_ip", "probes"],
+    },
+    Key {
+        name: "interval",
+        kind: Kind::Time { min_ms: 100, max_ms: 3_600_000, words: &[] },
+        default: Some("\"1s\""),
+        doc: "The time between two probes of a WAN.",
+        aliases: &["every", "period"],
+    },
+    Key {
+        name: "timeout",
+        kind: Kind::Time {
+            min_ms: 50,
+            max_ms: 60_000,
+            words: &[Word("auto", "follows the round-trip times that were measured")],
+        },
+        default: Some("\"auto\""),
+        doc: "How long a probe's answer may take.",
+        aliases: &["deadline"],
+    },
+    Key {
+        name: "hold",
+        kind: Kind::Time { min_ms: 0, max_ms: 3_600_000, words: &[] },
+        default: Some("\"10s\""),
+        doc: "How long probes must succeed before a WAN that was down is used again. It doubles \
+              each time the WAN fails again soon.",
+        aliases: &["hold_time", "recovery", "holddown"],
+    },
+];
+
+const ROUTER: &[Key] = &[
+    Key {
+        name: "all_down",
+        kind: Kind::Words(&[
+            Word("refuse", "they are refused at once, so that programs need not wait"),
+            Word("try", "they try the WAN that was best last"),
+        ]),
+        default: Some("\"refuse\""),
+        doc: "What happens to new connections while no WAN is usable.",
+        aliases: &["last_resort", "fallback"],
+    },
+    Key {
+        name: "sticky",
+        kind: Kind::Words(&[
+            Word("flow", "each connection is placed by itself"),
+            Word("source", "all new connections of one LAN address take the same WAN"),
+            Word("source-destination", "those between the same two addresses take the same WAN"),
+        ]),
+        default: Some("\"flow\""),
+        doc: "What keeps its WAN. An established connection always does.",
+        aliases: &["stickiness", "hash", "persistence"],
+    },
+    Key {
+        name: "mark_mask",
+        kind: Kind::Mask,
+        default: Some("\"0x7f000000\""),
+        doc: "The bits of packet and connection marks that are anywan's: 3 to 7 adjacent ones. \
+              N bits are enough for 2^(N-1) - 2 WANs: 7 bits for 62. Other bits are left alone.",
+        aliases: &["mark", "fwmark", "mask", "mmx_mask"],
+    },
+    Key {
+        name: "table_base",
+        kind: Kind::Number { min: 1, max: 4_294_900_000 },
+        default: Some("17000"),
+        doc: "The first of 63 numbers of routing tables that are anywan's; 253, 254 and 255 \
+              (the system's own) must not be among them.",
+        aliases: &["table", "tables"],
+    },
+    Key {
+        name: "rule_priority_base",
+        kind: Kind::Number { min: 1, max: 2_000 },
+        default: Some("1000"),
+        doc: "Where anywan's ip rules begin: one block from here, one 30,000 higher.",
+        aliases: &["rule_base", "rule_priority"],
+    },
+];

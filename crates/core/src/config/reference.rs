@@ -1,0 +1,137 @@
+//! The reference of the file for people, made from the table of keys.
+
+use std::fmt::Write;
+
+use super::duration;
+use super::fault::CODES;
+use super::keys::{Key, Kind, LATER, MAX_TARGETS, SECTIONS, Section, Word};
+use crate::names::Family;
+
+const HEAD: &str = "\
+# The configuration file
+
+<!-- Generated from crates/core/src/config/keys.rs; `UPDATE_EXPECT=1 cargo test -p anywan-core`
+     rewrites it. -->
+
+One TOML file, `/etc/anywan/anywan.toml` unless `--config` says otherwise; UTF-8, at most 1 MiB.
+`anywan check FILE` tells everything that is wrong with a file, without a daemon. A key that is not
+on this page is an error. Durations are strings of a whole number and a unit: `\"500ms\"`, `\"15s\"`,
+`\"2m\"`, `\"1h\"`. Files to begin with are in `examples/`; `docs/anywan.schema.json` lets an editor
+complete and check.
+
+The smallest file that does something:
+
+```toml
+[[lan]]
+interface = \"eth0\"
+
+[[wan]]
+name = \"lte\"
+interface = \"usb0\"
+```
+";
+
+const TOGETHER: &str = "
+## What sections mean together
+
+- There is at least one `[[lan]]` and one `[[wan]]`.
+- Two WANs may share an interface. Then each family that both use needs a written gateway on each,
+  and the gateways differ; `gateway6 = \"off\"` says that a WAN does not use IPv6.
+- A WAN may share the interface of a LAN (one-armed). Then it needs a written `gateway`, or
+  `gateway = \"off\"`; `gateway6` may stay `\"auto\"`.
+- A WAN uses at least one of IPv4 and IPv6.
+- `[wan.health]` stands below its `[[wan]]`, and replaces `[health]` key by key. An empty list of
+  targets asks nobody: the WAN is then judged by link, address and gateway alone.
+";
+
+/// The reference, as Markdown that ends with a newline.
+pub fn reference() -> String {
+    let mut out = String::from(HEAD);
+    for section in SECTIONS {
+        let _ = write!(out, "\n## `{}`\n\n{}\n", section.header(), section.doc);
+        if section.path == "wan.health" {
+            let _ = write!(out, "\nThe keys are those of [`[health]`](#health).\n");
+            continue;
+        }
+        table(&mut out, section);
+    }
+    out.push_str(TOGETHER);
+    later(&mut out);
+    codes(&mut out);
+    out
+}
+
+fn table(out: &mut String, section: &Section) {
+    out.push_str("\n| key | takes | default | meaning |\n|---|---|---|---|\n");
+    for key in section.keys {
+        let default = key.default.map_or_else(|| "required".to_owned(), |text| format!("`{text}`"));
+        let meaning = format!("{}{}", key.doc, meanings(key));
+        let _ = writeln!(out, "| `{}` | {} | {default} | {meaning} |", key.name, takes(&key.kind));
+    }
+}
+
+fn takes(kind: &Kind) -> String {
+    match kind {
+        Kind::Interface => "an interface's name, 1 to 15 bytes".to_owned(),
+        Kind::Name => "1 to 15 of a-z, 0-9 and `-`".to_owned(),
+        Kind::Words(words) => listed(words),
+        Kind::Number { min, max } => format!("a whole number, {min} to {max}"),
+        Kind::Flag => "`true` or `false`".to_owned(),
+        Kind::Time { min_ms, max_ms, words } => {
+            let (min, max) = (duration::show(*min_ms), duration::show(*max_ms));
+            or_words(format!("a duration, {min} to {max}"), words)
+        }
+        Kind::Address { family: Family::Ipv4, words } => {
+            or_words("an IPv4 address".to_owned(), words)
+        }
+        Kind::Address { family: Family::Ipv6, words } => {
+            or_words("an IPv6 address".to_owned(), words)
+        }
+        Kind::Targets => format!("a list of at most {MAX_TARGETS} targets"),
+        Kind::Mask => "a mask, hexadecimal in quotes, or a whole number".to_owned(),
+    }
+}
+
+fn or_words(takes: String, words: &[Word]) -> String {
+    if words.is_empty() { takes } else { format!("{takes}, or {}", listed(words)) }
+}
+
+fn listed(words: &[Word]) -> String {
+    let words: Vec<String> = words.iter().map(|word| format!("`\"{}\"`", word.0)).collect();
+    words.join(" or ")
+}
+
+fn meanings(key: &Key) -> String {
+    let words = match &key.kind {
+        Kind::Words(words) | Kind::Time { words, .. } | Kind::Address { words, .. } => words,
+        Kind::Interface
+        | Kind::Name
+        | Kind::Number { .. }
+        | Kind::Flag
+        | Kind::Targets
+        | Kind::Mask => return String::new(),
+    };
+    let meanings: Vec<String> =
+        words.iter().map(|word| format!("`\"{}\"`: {}", word.0, word.1)).collect();
+    if meanings.is_empty() { String::new() } else { format!(" {}.", meanings.join("; ")) }
+}
+
+fn later(out: &mut String) {
+    out.push_str("\n## What this version does not have yet\n\n");
+    for later in LATER.iter().filter(|later| later.section != "wan.health") {
+        let path = if later.section.is_empty() {
+            later.name.to_owned()
+        } else {
+            format!("{}.{}", later.section, later.name)
+        };
+        let _ = writeln!(out, "- `{path}`");
+    }
+    out.push_str("- targets `dns://…` and `http://…`\n");
+}
+
+fn codes(out: &mut String) {
+    out.push_str("\n## Error codes\n\n| code | meaning |\n|---|---|\n");
+    for (code, meaning) in CODES {
+        let _ = writeln!(out, "| `{code}` | {meaning} |");
+    }
+}

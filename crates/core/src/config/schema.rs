@@ -1,0 +1,105 @@
+//! The JSON schema of the file, made from the table of keys: editors complete and check with it.
+
+use serde_json::{Map, Value, json};
+
+use super::keys::{self, Key, Kind, MAX_TARGETS, Section, Word};
+
+/// The JSON schema (2020-12), as text that ends with a newline.
+pub fn schema() -> String {
+    let mut root = object("", &[]);
+    let head = [
+        ("$schema", json!("https://json-schema.org/draft/2020-12/schema")),
+        ("title", json!("anywan")),
+        ("description", json!("The configuration of anywan.")),
+        ("required", json!(["lan", "wan"])),
+    ];
+    root.extend(head.map(|(name, value)| (name.to_owned(), value)));
+    format!("{:#}\n", Value::Object(root))
+}
+
+/// A section and those inside it.
+fn object(path: &str, keys: &[Key]) -> Map<String, Value> {
+    let mut properties = Map::new();
+    for key in keys {
+        properties.insert(key.name.to_owned(), property(key));
+    }
+    for child in keys::children(path) {
+        properties.insert(child.name().to_owned(), section(child));
+    }
+    let required: Vec<&str> =
+        keys.iter().filter(|key| key.default.is_none()).map(|key| key.name).collect();
+    let mut object = Map::new();
+    object.insert("type".to_owned(), json!("object"));
+    object.insert("additionalProperties".to_owned(), json!(false));
+    object.insert("properties".to_owned(), Value::Object(properties));
+    if !required.is_empty() {
+        object.insert("required".to_owned(), json!(required));
+    }
+    object
+}
+
+fn section(section: &Section) -> Value {
+    let mut object = object(section.path, section.keys);
+    if section.many {
+        return json!({
+            "description": section.doc,
+            "type": "array",
+            "minItems": 1,
+            "items": object,
+        });
+    }
+    object.insert("description".to_owned(), json!(section.doc));
+    Value::Object(object)
+}
+
+fn property(key: &Key) -> Value {
+    let mut property = match &key.kind {
+        Kind::Interface => json!({
+            "type": "string", "minLength": 1, "maxLength": 15, "pattern": "^[^/\\s]+$"
+        }),
+        Kind::Name => json!({"type": "string", "pattern": "^[a-z0-9-]{1,15}$"}),
+        Kind::Words(words) => json!({"type": "string", "enum": names(words)}),
+        Kind::Number { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
+        Kind::Flag => json!({"type": "boolean"}),
+        Kind::Time { words: [], .. } => json!({"type": "string", "pattern": TIME}),
+        Kind::Time { words, .. } => one_of(words, json!({"type": "string", "pattern": TIME})),
+        Kind::Address { words, .. } => {
+            one_of(words, json!({"type": "string", "pattern": "^[0-9a-f.:]+$"}))
+        }
+        Kind::Targets => json!({
+            "type": "array",
+            "maxItems": MAX_TARGETS,
+            "uniqueItems": true,
+            "items": {"type": "string", "pattern": "^((icmp|tcp)://)?[][0-9a-f.:]+$"},
+        }),
+        Kind::Mask => json!({
+            "anyOf": [
+                {"type": "string", "pattern": "^0x[0-9a-fA-F]{1,8}$"},
+                {"type": "integer", "minimum": 1, "maximum": u32::MAX},
+            ]
+        }),
+    };
+    if let Value::Object(fields) = &mut property {
+        fields.insert("description".to_owned(), json!(key.doc));
+        if let Some(default) = key.default.and_then(json_of) {
+            fields.insert("default".to_owned(), default);
+        }
+    }
+    property
+}
+
+const TIME: &str = "^[0-9]+(ms|s|m|h)$";
+
+fn names(words: &[Word]) -> Vec<&'static str> {
+    words.iter().map(|word| word.0).collect()
+}
+
+fn one_of(words: &[Word], other: Value) -> Value {
+    json!({"anyOf": [{"enum": names(words)}, other]})
+}
+
+/// A TOML value as the same value in JSON.
+fn json_of(toml: &str) -> Option<Value> {
+    let value: toml::Value = toml.parse().ok()?;
+    serde_json::to_value(value).ok()
+}

@@ -1,0 +1,317 @@
+//! The tables of a file, walked along the table of keys: unknown keys, missing ones, values of the
+//! wrong kind. In: a [`Document`]; out: a [`Draft`] of what could be read. Looks at each section
+//! by itself; what two sections mean together is for `check`.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::fault::{Fault, Faults, Wrong, quoted};
+use super::keys::{self, Key, LATER, SECTIONS, Section};
+use super::near::nearest;
+use super::syntax::Document;
+use super::types::wrong_type;
+use super::value::{self, Value};
+
+/// What could be read of a file.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) lans: Vec<Fields>,
+    pub(super) wans: Vec<Fields>,
+    /// The `[wan.health]` of each WAN.
+    pub(super) wan_health: Vec<Fields>,
+    pub(super) health: Fields,
+    pub(super) router: Fields,
+}
+
+/// What could be read of one section.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Fields {
+    /// The path, e.g. `wan[1]`.
+    pub(super) at: String,
+    /// The header, empty when the section is not there.
+    pub(super) span: Range<usize>,
+    /// What is given; `None` where it is wrong.
+    given: BTreeMap<&'static str, Option<Found>>,
+}
+
+/// A value and its place.
+#[derive(Debug, Clone)]
+struct Found {
+    value: Value,
+    span: Range<usize>,
+}
+
+impl Fields {
+    /// The value given for a key; `Some(None)` when it is wrong.
+    pub(super) fn given(&self, name: &str) -> Option<Option<&Value>> {
+        self.given.get(name).map(|found| found.as_ref().map(|found| &found.value))
+    }
+
+    /// A text that was given.
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
+        match self.given(name)?? {
+            Value::Text(text) => Some(text),
+            Value::Word(_)
+            | Value::Number(_)
+            | Value::Flag(_)
+            | Value::Time(_)
+            | Value::Address(_)
+            | Value::Targets(_) => None,
+        }
+    }
+
+    /// The place of a value, or of the header where it is not given.
+    pub(super) fn span_of(&self, name: &str) -> Range<usize> {
+        let found = self.given.get(name).and_then(Option::as_ref);
+        found.map_or_else(|| self.span.clone(), |found| found.span.clone())
+    }
+}
+
+/// Walks a document.
+pub(super) fn walk(document: &Document<'_>, faults: &mut Faults) -> Draft {
+    let mut walk = Walk { document, faults };
+    if !document.torn {
+        walk.unknown("", "", &document.root, &[]);
+    }
+    let lans = walk.rows("lan");
+    let wans = walk.rows("wan");
+    Draft {
+        lans: lans.iter().map(|row| walk.fields("lan", row)).collect(),
+        wan_health: wans.iter().map(|row| walk.inner("wan.health", row)).collect(),
+        wans: wans.iter().map(|row| walk.fields("wan", row)).collect(),
+        health: walk.top("health"),
+        router: walk.top("router"),
+    }
+}
+
+struct Walk<'d, 'f> {
+    document: &'d Document<'d>,
+    faults: &'f mut Faults,
+}
+
+/// One section as it stands in the file.
+struct Row<'d> {
+    at: String,
+    span: Range<usize>,
+    table: &'d DeTable<'d>,
+}
+
+impl<'d> Walk<'d, '_> {
+    /// All sections of one that is written many times.
+    fn rows(&mut self, name: &'static str) -> Vec<Row<'d>> {
+        let Some(value) = self.document.root.get(name) else {
+            let loud = name.to_uppercase();
+            let what = format!("there is no [[{name}]], so no {loud} is known");
+            let hint = format!("add [[{name}]], and below it at least interface = \"…\"");
+            if !self.document.torn {
+                self.faults.push(Wrong::new("config.missing-section", what, hint).at(name, 0..0));
+            }
+            return Vec::new();
+        };
+        let wanted = format!("written [[{name}]]");
+        let row = |at: String, value: &'d Spanned<DeValue<'d>>| {
+            let span = value.span();
+            value.get_ref().as_table().map(|table| Row { at, span, table })
+        };
+        match value.get_ref() {
+            DeValue::Array(array) if array.is_empty() => {
+                let hint = format!("write [[{name}]], and its keys below it");
+                let wrong = Wrong::new("config.missing-section", "this list is empty", hint);
+                self.faults.push(wrong.at(name, value.span()));
+                Vec::new()
+            }
+            DeValue::Array(array) => {
+                let mut rows = Vec::new();
+                for (n, entry) in array.iter().enumerate() {
+                    match row(format!("{name}[{n}]"), entry) {
+                        Some(row) => rows.push(row),
+                        None => self.misplaced(&format!("{name}[{n}]"), &wanted, name, entry),
+                    }
+                }
+                rows
+            }
+            DeValue::Table(_) => {
+                self.misplaced(name, &wanted, name, value);
+                row(format!("{name}[0]"), value).into_iter().collect()
+            }
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => {
+                self.misplaced(name, &wanted, name, value);
+                Vec::new()
+            }
+        }
+    }
+
+    fn misplaced(&mut self, at: &str, wanted: &str, name: &str, value: &Spanned<DeValue<'_>>) {
+        if self.document.is_broken(&value.span()) {
+            return;
+        }
+        let hint = match value.get_ref() {
+            DeValue::Table(_) => {
+                let loud = name.to_uppercase();
+                format!("write [[{name}]], with two brackets, above each {loud}: there may be more")
+            }
+            DeValue::Array(_)
+            | DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => {
+                format!("write [[{name}]] on a line of its own, and its keys below it")
+            }
+        };
+        let wrong = match value.get_ref().as_table() {
+            Some(_) => Wrong::new(
+                "config.wrong-type",
+                format!("must be {wanted}, but has single brackets"),
+                hint,
+            ),
+            None => wrong_type(&format!("a section, {wanted}"), value.get_ref(), hint),
+        };
+        self.faults.push(wrong.at(at, value.span()));
+    }
+
+    /// A section that is written once, at the top of the file.
+    fn top(&mut self, path: &'static str) -> Fields {
+        let Document { root, .. } = self.document;
+        self.once(path, path.to_owned(), root)
+    }
+
+    /// A section inside another.
+    fn inner(&mut self, path: &'static str, row: &Row<'d>) -> Fields {
+        let name = path.rsplit('.').next().unwrap_or(path);
+        self.once(path, format!("{}.{name}", row.at), row.table)
+    }
+
+    fn once(&mut self, path: &'static str, at: String, parent: &'d DeTable<'d>) -> Fields {
+        let name = path.rsplit('.').next().unwrap_or(path);
+        let Some(value) = parent.get(name) else {
+            return Fields { at, ..Fields::default() };
+        };
+        if let Some(table) = value.get_ref().as_table() {
+            return self.fields(path, &Row { at, span: value.span(), table });
+        }
+        if !self.document.is_broken(&value.span()) {
+            let hint = format!("write [{path}] on a line of its own, and its keys below it");
+            let wrong = match value.get_ref().as_array() {
+                Some(_) => Wrong::new(
+                    "config.wrong-type",
+                    format!("must be written [{path}], because there is only one"),
+                    format!("write [{path}], with single brackets, once"),
+                ),
+                None => wrong_type("a section", value.get_ref(), hint),
+            };
+            self.faults.push(wrong.at(at.as_str(), value.span()));
+        }
+        Fields { at, span: value.span(), ..Fields::default() }
+    }
+
+    /// Reads one section.
+    fn fields(&mut self, path: &'static str, row: &Row<'d>) -> Fields {
+        let keys = keys::section(path).map_or(&[][..], |section| section.keys);
+        self.unknown(path, &row.at, row.table, keys);
+        let mut fields =
+            Fields { at: row.at.clone(), span: row.span.clone(), given: BTreeMap::new() };
+        for key in keys {
+            let Some(value) = row.table.get(key.name) else {
+                if key.default.is_none() && !self.document.torn {
+                    self.missing(path, key, row);
+                }
+                continue;
+            };
+            let at = format!("{}.{}", row.at, key.name);
+            let found = if self.document.is_broken(&value.span()) {
+                None
+            } else {
+                let mut push = |fault: Fault| self.faults.push(fault);
+                value::read(key, &at, value, &mut push)
+            };
+            let found = found.map(|read| Found { value: read, span: value.span() });
+            fields.given.insert(key.name, found);
+        }
+        fields
+    }
+
+    fn missing(&mut self, path: &str, key: &Key, row: &Row<'_>) {
+        // Somebody who wrote another word for it hears about that word.
+        let other = |name: &str| {
+            key.aliases.contains(&name) || nearest(name, std::iter::once(key.name)).is_some()
+        };
+        if row.table.keys().any(|name| other(name.get_ref())) {
+            return;
+        }
+        let header = keys::section(path).map_or_else(|| path.to_owned(), Section::header);
+        let example = match path {
+            "lan" => "eth0",
+            _ if key.name == "name" => "adsl",
+            _ => "usb0",
+        };
+        let what = format!("this {header} has no `{}`", key.name);
+        let hint = format!("add {} = \"…\", e.g. {} = \"{example}\"", key.name, key.name);
+        let at = format!("{}.{}", row.at, key.name);
+        self.faults.push(Wrong::new("config.missing-key", what, hint).at(at, row.span.clone()));
+    }
+
+    /// Reports every key of `table` that is none.
+    fn unknown(&mut self, path: &'static str, at: &str, table: &DeTable<'_>, keys: &[Key]) {
+        for name in table.keys() {
+            let typed = name.get_ref().as_ref();
+            let known = keys.iter().any(|key| key.name == typed)
+                || keys::children(path).any(|child| child.name() == typed);
+            if known || self.document.is_broken(&name.span()) {
+                continue;
+            }
+            let shown = quoted(typed);
+            let shown = shown.trim_matches('`');
+            let at = if at.is_empty() { shown.to_owned() } else { format!("{at}.{shown}") };
+            self.faults.push(unknown_key(path, typed).at(at, name.span()));
+        }
+    }
+}
+
+/// What to say of a key that does not exist in the section of this path.
+fn unknown_key(path: &'static str, typed: &str) -> Wrong {
+    if let Some(later) = LATER.iter().find(|later| later.section == path && later.name == typed) {
+        let what = format!("this version does not have `{typed}` yet");
+        return Wrong::new("config.not-yet", what, later.hint);
+    }
+    let place = match keys::section(path) {
+        Some(section) => format!("in {}", section.header()),
+        None => "at the top of the file".to_owned(),
+    };
+    let what = format!("there is no key {} {place}", quoted(typed));
+    Wrong::new("config.unknown-key", what, meant(path, typed))
+}
+
+fn meant(path: &'static str, typed: &str) -> String {
+    let keys = keys::section(path).map_or(&[][..], |section| section.keys);
+    let here = || keys::children(path);
+    let names = || keys.iter().map(|key| key.name).chain(here().map(Section::name));
+    let elsewhere: Vec<String> = SECTIONS
+        .iter()
+        .filter(|section| section.key(typed).is_some())
+        .map(Section::header)
+        .collect();
+    if !elsewhere.is_empty() {
+        return format!("`{typed}` belongs in {}", elsewhere.join(" or "));
+    }
+    let alias = || keys.iter().find(|key| key.aliases.contains(&typed)).map(|key| key.name);
+    if let Some(near) = nearest(typed, names()).or_else(alias) {
+        return match here().find(|section| section.name() == near) {
+            Some(section) => format!("did you mean {}?", section.header()),
+            None => format!("did you mean `{near}`?"),
+        };
+    }
+    let known: Vec<String> = keys
+        .iter()
+        .map(|key| format!("`{}`", key.name))
+        .chain(here().map(Section::header))
+        .collect();
+    format!("known here: {}", known.join(", "))
+}

@@ -1,0 +1,109 @@
+//! The elements of our maps: everything in the nftables table that changes while the
+//! configuration stays the same. A failover is a change of elements.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::Basis;
+use super::slots::deal;
+use crate::config::Inbound;
+use crate::facts::{SideFacts, WanFacts};
+use crate::names::{Family, IfIndex, WanId};
+use crate::observed::{Elements, Key, MAPS};
+
+/// The elements of every map; maps without any are present and empty.
+pub(super) fn maps(basis: Basis<'_>) -> BTreeMap<String, Elements> {
+    let mut maps: BTreeMap<String, Elements> =
+        MAPS.iter().map(|spec| (spec.name.to_owned(), Elements::new())).collect();
+    let mut put = |map: &str, key: Key, chain: String| {
+        maps.entry(map.to_owned()).or_default().insert(key, chain);
+    };
+    for family in Family::BOTH {
+        slots(basis, family, &mut put);
+        restore(basis, family, &mut put);
+    }
+    for (id, facts) in basis.facts {
+        if let Some(device) = facts.device {
+            devices(*id, facts, device, &mut put);
+        }
+    }
+    for lan in &basis.config.lans {
+        if let Some((index, _)) = basis.observed.link_named(&lan.interface) {
+            put("lans", Key::Number(index.0), String::new());
+            if lan.inbound == Inbound::Drop {
+                put("guarded", Key::Number(index.0), String::new());
+            }
+        }
+    }
+    maps
+}
+
+fn digit(family: Family) -> char {
+    match family {
+        Family::Ipv4 => '4',
+        Family::Ipv6 => '6',
+    }
+}
+
+fn slots(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, String)) {
+    let name = format!("slots{}", digit(family));
+    for (slot, wan) in (0_u32..).zip(deal(basis.choice.get(family))) {
+        let chain = wan.map_or_else(|| "refuse".to_owned(), |id| format!("place{id}"));
+        put(&name, Key::Number(slot), chain);
+    }
+}
+
+fn restore(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, String)) {
+    let name = format!("restore{}", digit(family));
+    let field = basis.config.router.mark_field;
+    for id in basis.facts.keys() {
+        let lost = basis.choice.get(family).lost.contains(id);
+        let chain = if lost { "lost".to_owned() } else { format!("keep{id}") };
+        put(&name, Key::Number(field.keep(*id).0), chain);
+    }
+}
+
+fn devices(
+    id: WanId,
+    facts: &WanFacts,
+    device: IfIndex,
+    put: &mut impl FnMut(&str, Key, String),
+) {
+    put("clamped", Key::Number(device.0), String::new());
+    if facts.shared {
+        for family in Family::BOTH {
+            shared(id, family, facts.sides.get(family), device, put);
+        }
+        return;
+    }
+    let key = Key::Number(device.0);
+    put("wans", key, String::new());
+    put("from_wan", key, format!("from{id}"));
+    put("out_wan", key, format!("pin{id}"));
+    put("nat4", key, format!("nat4_{id}"));
+    put("nat6", key, format!("nat6_{id}"));
+    put("clamp", key, format!("clamp{id}"));
+}
+
+fn shared(
+    id: WanId,
+    family: Family,
+    side: &SideFacts,
+    device: IfIndex,
+    put: &mut impl FnMut(&str, Key, String),
+) {
+    if let Some(mac) = side.gateway_mac {
+        put("from_shared", Key::DeviceMac(device.0, mac), format!("from{id}"));
+    }
+    let digit = digit(family);
+    let key = match side.hop.as_ref().and_then(|hop| hop.via) {
+        Some(IpAddr::V4(via)) => Key::DeviceIpv4(device.0, via),
+        Some(IpAddr::V6(via)) => Key::DeviceIpv6(device.0, via),
+        None => return,
+    };
+    put(&format!("out_shared{digit}"), key, format!("pin{id}"));
+    put(&format!("nat_shared{digit}"), key, format!("nat{digit}_{id}"));
+    if family == Family::Ipv4 {
+        put("stray", Key::Number(device.0), format!("keep{id}"));
+    }
+}

@@ -1,0 +1,468 @@
+//! The one state machine: events in, steps, asks and notices out. Every event only updates facts;
+//! the decision is worked out anew from all of them in [`Engine::advance`], so losing or
+//! repeating an event changes nothing. Does nothing by itself and does not know the time.
+
+mod evacuate;
+mod plan;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::{Problem, State};
+use crate::choose::{Choice, Sides, choose};
+use crate::config::{Config, Target, Wan};
+use crate::desired::{self, Basis, Desired};
+use crate::facts::{self, Numbers, WanFacts};
+use crate::health::Side;
+use crate::names::{Family, IfIndex, Mac, PerFamily, WanId};
+use crate::observed::{Address, Key, Link, Neighbour, Nft, Observed, Route, Rule};
+use crate::steps::{Ask, Probe, ProbeResult, Step};
+use crate::time::Moment;
+
+use evacuate::Evacuations;
+use plan::Attempts;
+
+/// Notices that wait to be fetched; a daemon that never fetches them loses the oldest.
+const NOTICES_MAX: usize = 1000;
+
+/// Something that happened. Facts come complete: a dump, never a difference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// All interfaces.
+    Links(BTreeMap<IfIndex, Link>),
+    /// All addresses.
+    Addresses(BTreeSet<Address>),
+    /// All default routes of main and of ours.
+    Routes(BTreeSet<Route>),
+    /// All our rules.
+    Rules(BTreeSet<Rule>),
+    /// All neighbours with a hardware address.
+    Neighbours(BTreeMap<Neighbour, Mac>),
+    /// The parameters of [`Engine::watched_sysctls`], and what we changed them from.
+    Sysctls {
+        /// Their present values.
+        now: BTreeMap<String, String>,
+        /// The values before ours, of those that we changed.
+        before: BTreeMap<String, String>,
+    },
+    /// Our nftables table.
+    Nft(Nft),
+    /// The fate of a probe.
+    Probe(ProbeResult),
+    /// A step could not be carried out.
+    StepFailed {
+        /// The step.
+        step: Step,
+        /// Why.
+        error: String,
+    },
+    /// An evacuation was carried out.
+    Evacuated {
+        /// The WAN.
+        wan: WanId,
+        /// The family.
+        family: Family,
+        /// How many flows were deleted.
+        deleted: u64,
+    },
+    /// A new configuration.
+    Config(Box<Config>),
+    /// The daemon itself has a problem (or, by the same code and place, has it no longer).
+    Problem(Problem),
+    /// That problem is over.
+    Solved {
+        /// Its code.
+        code: String,
+        /// What it was about.
+        at: String,
+    },
+    /// Take everything of ours out.
+    Leave,
+}
+
+/// Something that a person may want to follow, stamped by the daemon's clock outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Happening {
+    /// When.
+    pub at: Moment,
+    /// `state`, `choice`, `repair`, `problem`, `solved`, `config`.
+    pub kind: &'static str,
+    /// The WAN concerned, or empty.
+    pub wan: String,
+    /// The family concerned.
+    pub family: Option<Family>,
+    /// What was.
+    pub old: String,
+    /// What is.
+    pub new: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Which parts of the facts have been read at least once: before that nothing is decided.
+#[derive(Debug, Clone, Copy, Default)]
+struct Read {
+    links: bool,
+    addresses: bool,
+    routes: bool,
+    rules: bool,
+    neighbours: bool,
+    sysctls: bool,
+    nft: bool,
+}
+
+impl Read {
+    fn all(self) -> bool {
+        self.links
+            && self.addresses
+            && self.routes
+            && self.rules
+            && self.neighbours
+            && self.sysctls
+            && self.nft
+    }
+}
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    numbers: Numbers,
+    observed: Observed,
+    read: Read,
+    facts: BTreeMap<WanId, WanFacts>,
+    sides: Sides,
+    /// Sides have been made for the WANs there were at the start.
+    started: bool,
+    choice: Choice,
+    /// What was last found in place without a difference.
+    settled: Option<Desired>,
+    leaving: bool,
+    left: bool,
+    /// Something that decisions depend on has changed.
+    stale: bool,
+    attempts: Attempts,
+    evacuations: Evacuations,
+    reported: BTreeMap<(String, String), Problem>,
+    problems: BTreeSet<Problem>,
+    steps: VecDeque<Step>,
+    asks: VecDeque<Ask>,
+    happenings: VecDeque<Happening>,
+}
+
+impl Engine {
+    /// An engine for `config`. `numbers` are those of an earlier run; see [`Engine::numbers`].
+    pub fn new(config: Config, numbers: &Numbers) -> Engine {
+        let numbers = facts::assign_numbers(&config, numbers);
+        Engine {
+            config,
+            numbers,
+            observed: Observed::default(),
+            read: Read::default(),
+            facts: BTreeMap::new(),
+            sides: Sides::new(),
+            started: false,
+            choice: Choice::default(),
+            settled: None,
+            leaving: false,
+            left: false,
+            stale: true,
+            attempts: Attempts::default(),
+            evacuations: Evacuations::default(),
+            reported: BTreeMap::new(),
+            problems: BTreeSet::new(),
+            steps: VecDeque::new(),
+            asks: VecDeque::new(),
+            happenings: VecDeque::new(),
+        }
+    }
+
+    /// The WANs' numbers, to be kept for the next run.
+    pub fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The kernel parameters that the daemon should read.
+    pub fn watched_sysctls(&self) -> BTreeSet<String> {
+        desired::watched_sysctls(&self.config, &self.observed)
+    }
+
+    /// Whether the kernel is as it should be: traffic is steered.
+    pub fn settled(&self) -> bool {
+        self.settled.is_some()
+    }
+
+    /// Whether everything of ours is out, after [`Event::Leave`].
+    pub fn left(&self) -> bool {
+        self.left
+    }
+
+    /// Takes an event in.
+    pub fn handle(&mut self, event: Event, now: Moment) {
+        match event {
+            Event::Links(links) => {
+                self.read.links = true;
+                self.stale |= replace(&mut self.observed.links, links);
+            }
+            Event::Addresses(addresses) => {
+                self.read.addresses = true;
+                self.stale |= replace(&mut self.observed.addresses, addresses);
+            }
+            Event::Routes(routes) => {
+                self.read.routes = true;
+                self.note_foreign_defaults(&routes, now);
+                self.stale |= replace(&mut self.observed.routes, routes);
+            }
+            Event::Rules(rules) => {
+                self.read.rules = true;
+                self.stale |= replace(&mut self.observed.rules, rules);
+            }
+            Event::Neighbours(neighbours) => {
+                self.read.neighbours = true;
+                self.stale |= replace(&mut self.observed.neighbours, neighbours);
+            }
+            Event::Sysctls { now, before } => {
+                self.read.sysctls = true;
+                self.stale |= replace(&mut self.observed.sysctls, now);
+                self.stale |= replace(&mut self.observed.sysctls_before, before);
+            }
+            Event::Nft(nft) => {
+                self.read.nft = true;
+                self.stale |= replace(&mut self.observed.nft, nft);
+            }
+            Event::Probe(result) => self.take_result(&result, now),
+            Event::StepFailed { step, error } => {
+                self.attempts.failed(&step, error);
+                self.stale = true;
+            }
+            Event::Evacuated { wan, family, deleted } => {
+                self.evacuations.done(wan, family, deleted, now);
+            }
+            Event::Config(config) => self.reconfigure(*config, now),
+            Event::Problem(problem) => {
+                self.reported.insert((problem.code.clone(), problem.at.clone()), problem);
+                self.stale = true;
+            }
+            Event::Solved { code, at } => {
+                self.stale |= self.reported.remove(&(code, at)).is_some();
+            }
+            Event::Leave => {
+                self.leaving = true;
+                self.stale = true;
+            }
+        }
+    }
+
+    /// Does what is due: wakes the sides, and, when anything that matters has changed, decides
+    /// anew and plans the steps. Until every kind of fact has been read once it does nothing.
+    pub fn advance(&mut self, now: Moment) {
+        if !self.read.all() || self.left {
+            return;
+        }
+        if self.stale {
+            self.refresh_facts(now);
+        }
+        if !self.leaving {
+            self.wake_sides(now);
+        }
+        if self.stale || self.attempts.due(now) {
+            self.stale = false;
+            self.decide(now);
+        }
+        self.ask_for_evacuations(now);
+    }
+
+    /// The next step to carry out, in order.
+    pub fn poll_step(&mut self) -> Option<Step> {
+        self.steps.pop_front()
+    }
+
+    /// The next question to ask; to be polled when there are no steps left.
+    pub fn poll_ask(&mut self) -> Option<Ask> {
+        self.asks.pop_front()
+    }
+
+    /// The next happening to tell.
+    pub fn poll_happening(&mut self) -> Option<Happening> {
+        self.happenings.pop_front()
+    }
+
+    /// When [`Engine::advance`] has something to do though nothing happened.
+    pub fn poll_deadline(&self) -> Option<Moment> {
+        if self.left {
+            return None;
+        }
+        let sides = self.sides.iter().flat_map(|(id, sides)| {
+            Family::BOTH.into_iter().filter_map(|family| {
+                let wan = self.wan(*id)?;
+                sides.get(family).deadline(targets_of(wan, family).len(), &wan.health)
+            })
+        });
+        let sides = if self.leaving { None } else { sides.min() };
+        [sides, self.attempts.deadline(), self.evacuations.deadline()].into_iter().flatten().min()
+    }
+
+    fn wan(&self, id: WanId) -> Option<&Wan> {
+        let name = self.numbers.iter().find(|(_, n)| **n == id)?.0;
+        self.config.wans.iter().find(|w| w.name == *name)
+    }
+
+    fn basis(&self) -> Basis<'_> {
+        Basis {
+            config: &self.config,
+            numbers: &self.numbers,
+            facts: &self.facts,
+            choice: &self.choice,
+            observed: &self.observed,
+        }
+    }
+
+    fn reconfigure(&mut self, config: Config, now: Moment) {
+        self.numbers = facts::assign_numbers(&config, &self.numbers);
+        self.config = config;
+        self.stale = true;
+        self.tell(now, "config", None, None, ("", "", "a new configuration is in force"));
+    }
+
+    /// Reads the facts off what was observed, and lets every side know.
+    fn refresh_facts(&mut self, now: Moment) {
+        let before = std::mem::take(&mut self.facts);
+        self.facts = facts::read(&self.config, &self.numbers, &self.observed);
+        self.sides.retain(|id, _| self.facts.contains_key(id));
+        let ids: Vec<WanId> = self.facts.keys().copied().collect();
+        for id in ids {
+            if !self.sides.contains_key(&id) {
+                let sides = PerFamily::from_fn(|family| self.new_side(id, family, now));
+                self.sides.insert(id, sides);
+            }
+            for family in Family::BOTH {
+                self.inform_side(id, family, before.get(&id), now);
+            }
+        }
+        self.started = true;
+    }
+
+    /// A side that an earlier daemon left as lost is known to be down; the others get the benefit
+    /// of the doubt, unless they are new to a running daemon.
+    fn new_side(&self, id: WanId, family: Family, now: Moment) -> Side {
+        let map = match family {
+            Family::Ipv4 => "restore4",
+            Family::Ipv6 => "restore6",
+        };
+        let key = Key::Number(self.config.router.mark_field.keep(id).0);
+        let chain = self.observed.nft.maps.get(map).and_then(|elements| elements.get(&key));
+        if chain.is_some_and(|chain| chain == "lost") {
+            Side::known_lost(now)
+        } else {
+            Side::new(!self.started, now)
+        }
+    }
+
+    fn inform_side(&mut self, id: WanId, family: Family, before: Option<&WanFacts>, now: Moment) {
+        let Some(health) = self.wan(id).map(|wan| wan.health.clone()) else { return };
+        let facts = self.facts[&id].sides.get(family).clone();
+        let moved = before.is_some_and(|b| b.sides.get(family).hop != facts.hop);
+        self.with_side(id, family, now, |side| {
+            side.learn(facts.obstacle, &health, now);
+            if moved {
+                side.recheck(now);
+            }
+        });
+    }
+
+    fn wake_sides(&mut self, now: Moment) {
+        let ids: Vec<WanId> = self.sides.keys().copied().collect();
+        for id in ids {
+            for family in Family::BOTH {
+                self.wake_side(id, family, now);
+            }
+        }
+    }
+
+    fn wake_side(&mut self, id: WanId, family: Family, now: Moment) {
+        let Some(wan) = self.wan(id) else { return };
+        let (health, device) = (wan.health.clone(), wan.interface.clone());
+        let targets: Vec<Target> = targets_of(wan, family).into_iter().cloned().collect();
+        let standby = wan.metered && !self.choice.get(family).serving.contains_key(&id);
+        let mark = self.config.router.mark_field.keep(id);
+        let mut orders = Vec::new();
+        self.with_side(id, family, now, |side| {
+            orders = side.wake(targets.len(), standby, &health, now);
+        });
+        self.asks.extend(orders.into_iter().map(|order| {
+            Ask::Probe(Probe {
+                wan: id,
+                target: targets[order.target].clone(),
+                sequence: order.sequence,
+                device: device.clone(),
+                mark,
+                timeout: order.listen,
+            })
+        }));
+    }
+
+    fn take_result(&mut self, result: &ProbeResult, now: Moment) {
+        let Some(health) = self.wan(result.wan).map(|wan| wan.health.clone()) else { return };
+        let family = result.target.family();
+        self.with_side(result.wan, family, now, |side| {
+            side.answer(result.sequence, &result.outcome, &health, now);
+        });
+    }
+
+    /// Changes a side; a change of its state makes decisions stale and is told.
+    fn with_side(
+        &mut self,
+        id: WanId,
+        family: Family,
+        now: Moment,
+        change: impl FnOnce(&mut Side),
+    ) {
+        let Some(side) = self.sides.get_mut(&id).map(|sides| sides.get_mut(family)) else { return };
+        let old = side.state();
+        change(side);
+        let (new, reason) = (side.state(), side.reason().to_owned());
+        if old != new {
+            self.stale = true;
+            let states: (&str, &str, &str) = (&old.to_string(), &new.to_string(), &reason);
+            self.tell(now, "state", Some(id), Some(family), states);
+        }
+    }
+
+    fn decide(&mut self, now: Moment) {
+        let choice = choose(&self.config, &self.numbers, &self.facts, &self.sides);
+        self.tell_choice(&choice, now);
+        self.choice = choice;
+        self.plan(now);
+        self.renew_problems(now);
+    }
+
+    /// Whether any WAN serves any family.
+    pub fn online(&self) -> bool {
+        Family::BOTH.iter().any(|f| !self.choice.get(*f).serving.is_empty())
+    }
+
+    fn state_of(&self, id: WanId, family: Family) -> State {
+        self.sides.get(&id).map_or(State::Unknown, |sides| sides.get(family).state())
+    }
+}
+
+/// The targets of one family, in file order.
+fn targets_of(wan: &Wan, family: Family) -> Vec<&Target> {
+    wan.health.targets.iter().filter(|t| t.family() == family).collect()
+}
+
+fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
+    let changed = *place != value;
+    *place = value;
+    changed
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,55 @@
+//! Flows that are left on a lost WAN. "They are gone" is a fact to be established, not a thing
+//! once done: the question is asked again until nothing was found, and from time to time after.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Engine;
+use crate::names::{Family, WanId};
+use crate::steps::Ask;
+use crate::time::Moment;
+
+/// Again after some were found: packets in flight may have made new entries.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Again after none was found.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// When each lost WAN's flows are to be looked for.
+#[derive(Debug, Default)]
+pub(super) struct Evacuations {
+    next: BTreeMap<(WanId, Family), Moment>,
+}
+
+impl Evacuations {
+    pub(super) fn done(&mut self, wan: WanId, family: Family, deleted: u64, now: Moment) {
+        if let Some(next) = self.next.get_mut(&(wan, family)) {
+            *next = now + if deleted > 0 { AGAIN } else { RECHECK };
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.next.values().min().copied()
+    }
+}
+
+impl Engine {
+    /// Asks for evacuations that are due; only once the kernel already sends new flows elsewhere.
+    pub(super) fn ask_for_evacuations(&mut self, now: Moment) {
+        let choice = &self.choice;
+        self.evacuations.next.retain(|(wan, family), _| choice.get(*family).lost.contains(wan));
+        if !self.steps.is_empty() || self.leaving {
+            return;
+        }
+        let field = self.config.router.mark_field;
+        for family in Family::BOTH {
+            for wan in &self.choice.get(family).lost {
+                let next = self.evacuations.next.entry((*wan, family)).or_insert(now);
+                if *next <= now {
+                    *next = now + RECHECK;
+                    let mark = (field.keep(*wan).0, field.number_mask());
+                    self.asks.push_back(Ask::Evacuate { wan: *wan, family, mark });
+                }
+            }
+        }
+    }
+}

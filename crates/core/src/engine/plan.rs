@@ -1,0 +1,144 @@
+//! From a decision to the steps that are worth trying now: what failed or had no effect is tried
+//! again with a growing pause, and a difference that nobody decided is reported as a repair.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Engine;
+use crate::desired::{self, Desired};
+use crate::names::{Family, PROTOCOL, TableId};
+use crate::observed::Route;
+use crate::steps::{Step, diff};
+use crate::time::Moment;
+
+/// The pause before a step is tried a second time; doubles.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// The longest pause: the world may have changed without telling us.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A step tried this often without effect is a problem that a person should see.
+const PATIENCE: u32 = 3;
+/// Repairs told one by one; a flush of everything is one sentence more.
+const REPAIRS_TOLD: usize = 8;
+
+/// The steps that were tried and are still needed.
+#[derive(Debug, Default)]
+pub(super) struct Attempts {
+    by_step: BTreeMap<String, Attempt>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    count: u32,
+    again: Moment,
+    error: Option<String>,
+}
+
+impl Attempts {
+    pub(super) fn failed(&mut self, step: &Step, error: String) {
+        if let Some(attempt) = self.by_step.get_mut(&step.to_string()) {
+            attempt.error = Some(error);
+        }
+    }
+
+    /// Keeps of `steps` what may be tried now, and counts it as tried.
+    fn admit(&mut self, steps: Vec<Step>, now: Moment) -> Vec<Step> {
+        let mut known = std::mem::take(&mut self.by_step);
+        let mut admitted = Vec::new();
+        for step in steps {
+            let name = step.to_string();
+            let attempt = known.remove(&name);
+            if let Some(attempt) = attempt.as_ref().filter(|a| now < a.again) {
+                let attempt = Attempt { error: attempt.error.clone(), ..*attempt };
+                self.by_step.insert(name, attempt);
+                continue;
+            }
+            let (count, error) = attempt.map_or((0, None), |a| (a.count, a.error));
+            let pause = PAUSE_FIRST.saturating_mul(1 << count.min(16)).min(PAUSE_MAX);
+            self.by_step.insert(name, Attempt { count: count + 1, again: now + pause, error });
+            admitted.push(step);
+        }
+        admitted
+    }
+
+    pub(super) fn due(&self, now: Moment) -> bool {
+        self.by_step.values().any(|a| a.again <= now)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.by_step.values().map(|a| a.again).min()
+    }
+
+    /// The steps that do not work, with the reason.
+    pub(super) fn troubles(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.by_step.iter().filter(|(_, a)| a.error.is_some() || a.count >= PATIENCE).map(
+            |(step, a)| (step.as_str(), a.error.as_deref().unwrap_or("it has no effect")),
+        )
+    }
+}
+
+impl Engine {
+    pub(super) fn plan(&mut self, now: Moment) {
+        let desired = self.desired();
+        let steps = diff(&self.observed, &desired);
+        if steps.is_empty() {
+            self.attempts = Attempts::default();
+            self.left = self.leaving;
+            self.settled = Some(desired);
+            return;
+        }
+        if self.settled.as_ref() == Some(&desired) && self.attempts.by_step.is_empty() {
+            self.tell_repairs(&steps, now);
+        }
+        let admitted = self.attempts.admit(steps, now);
+        self.steps.extend(admitted);
+    }
+
+    /// The steps that `config` would cause now; health is taken as it is.
+    pub fn preview(&self, config: Option<crate::config::Config>, now: Moment) -> Vec<Step> {
+        let Some(config) = config else {
+            return diff(&self.observed, &self.desired());
+        };
+        let mut other = Engine::new(config, &self.numbers);
+        other.observed = self.observed.clone();
+        other.read = self.read;
+        other.sides = self.sides.clone();
+        other.started = self.started;
+        other.refresh_facts(now);
+        other.choice =
+            crate::choose::choose(&other.config, &other.numbers, &other.facts, &other.sides);
+        diff(&other.observed, &other.desired())
+    }
+
+    fn desired(&self) -> Desired {
+        if !self.leaving {
+            return desired::desire(self.basis());
+        }
+        let mut nothing = desired::nothing(&self.observed);
+        for family in Family::BOTH {
+            nothing.parting.extend(self.parting_route(family));
+        }
+        nothing
+    }
+
+    /// Where nobody else has a default route in main, one stays behind when we leave.
+    fn parting_route(&self, family: Family) -> Option<Route> {
+        let in_main = |r: &&Route| r.family == family && r.table == TableId::MAIN;
+        if self.observed.routes.iter().filter(in_main).any(|r| r.protocol != PROTOCOL) {
+            return None;
+        }
+        let best = self.choice.get(family).usable.first()?;
+        let hop = self.facts.get(best)?.sides.get(family).hop.clone()?;
+        Some(Route { family, table: TableId::MAIN, metric: 0, protocol: 4, hops: vec![hop] })
+    }
+
+    fn tell_repairs(&mut self, steps: &[Step], now: Moment) {
+        for step in steps.iter().take(REPAIRS_TOLD) {
+            let what = step.to_string();
+            self.tell(now, "repair", None, None, ("", &what, "somebody else had changed it"));
+        }
+        if let Some(more) = steps.len().checked_sub(REPAIRS_TOLD).filter(|more| *more > 0) {
+            let what = format!("and {more} more steps");
+            self.tell(now, "repair", None, None, ("", &what, "somebody else had changed it"));
+        }
+    }
+}

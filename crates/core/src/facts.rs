@@ -1,0 +1,226 @@
+//! What the facts say about each WAN, before any probe: is its interface there, has it carrier,
+//! an address, a next hop? In: configuration and [`Observed`]. Out: a [`WanFacts`] per WAN. Judges
+//! nothing: whether the internet is behind the next hop is the business of `health`.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, Gateway, Wan};
+use crate::names::{Family, IfIndex, Mac, PROTOCOL, PerFamily, TableId, WanId};
+use crate::observed::{Address, Hop, Link, Neighbour, Observed, Route};
+
+/// WAN numbers by name; kept across restarts and config changes.
+pub type Numbers = BTreeMap<String, WanId>;
+
+/// What the facts say about one WAN.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WanFacts {
+    /// The interface's index, when it exists.
+    pub device: Option<IfIndex>,
+    /// Its MTU in bytes; 1500 while the interface is missing.
+    pub mtu: u32,
+    /// Shares its interface with a LAN or another WAN, so that its packets are known by the
+    /// gateway's hardware address and next hop only.
+    pub shared: bool,
+    /// Each family by itself.
+    pub sides: PerFamily<SideFacts>,
+}
+
+/// What the facts say about one family of one WAN.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SideFacts {
+    /// The way out, known and (administratively) passable; there may be no carrier.
+    pub hop: Option<Hop>,
+    /// Our own addresses on the interface, best first.
+    pub addresses: Vec<IpAddr>,
+    /// The gateway's hardware address, where it is known.
+    pub gateway_mac: Option<Mac>,
+    /// `None` when nothing speaks against the WAN; otherwise what does.
+    pub obstacle: Option<Obstacle>,
+}
+
+/// Why a WAN cannot work, by facts alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Obstacle {
+    /// The configuration turns the family off here.
+    Off,
+    /// There is no such interface.
+    NoInterface,
+    /// It is administratively down.
+    LinkDown,
+    /// It has no carrier.
+    NoCarrier,
+    /// It has no usable address of the family.
+    NoAddress,
+    /// No next hop is known.
+    NoGateway,
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Obstacle::Off => "turned off in the configuration",
+            Obstacle::NoInterface => "the interface does not exist",
+            Obstacle::LinkDown => "the interface is set down",
+            Obstacle::NoCarrier => "no carrier",
+            Obstacle::NoAddress => "no address",
+            Obstacle::NoGateway => "no gateway known",
+        })
+    }
+}
+
+/// Gives every WAN of `config` its number: a name keeps the number it had, a new name gets the
+/// lowest one that no name has had, or, when all have been used, the lowest that none has now.
+pub fn assign_numbers(config: &Config, before: &Numbers) -> Numbers {
+    let mut numbers = before.clone();
+    let max = config.router.mark_field.max_number();
+    numbers.retain(|_, id| id.0 != 0 && id.0 <= max);
+    for wan in &config.wans {
+        if numbers.contains_key(&wan.name) {
+            continue;
+        }
+        let free = |taken: &Numbers| (1..=max).map(WanId).find(|n| !taken.values().any(|t| t == n));
+        let number = free(&numbers).or_else(|| {
+            numbers.retain(|name, _| config.wans.iter().any(|w| w.name == *name));
+            free(&numbers)
+        });
+        if let Some(number) = number {
+            numbers.insert(wan.name.clone(), number);
+        }
+    }
+    numbers
+}
+
+/// The WANs of `config` with their numbers, in number order.
+pub fn numbered<'a>(config: &'a Config, numbers: &Numbers) -> BTreeMap<WanId, &'a Wan> {
+    config.wans.iter().filter_map(|w| numbers.get(&w.name).map(|n| (*n, w))).collect()
+}
+
+/// Reads off what is known about every WAN.
+pub fn read(
+    config: &Config,
+    numbers: &Numbers,
+    observed: &Observed,
+) -> BTreeMap<WanId, WanFacts> {
+    numbered(config, numbers)
+        .into_iter()
+        .map(|(id, wan)| (id, wan_facts(config, id, wan, observed)))
+        .collect()
+}
+
+fn wan_facts(config: &Config, id: WanId, wan: &Wan, observed: &Observed) -> WanFacts {
+    let found = observed.link_named(&wan.interface);
+    let shared = config.lans.iter().any(|lan| lan.interface == wan.interface)
+        || config.wans.iter().any(|w| w.name != wan.name && w.interface == wan.interface);
+    let table = TableId(config.router.table_base.0 + u32::from(id.0));
+    WanFacts {
+        device: found.map(|(index, _)| index),
+        mtu: found.map_or(1500, |(_, link)| link.mtu),
+        shared,
+        sides: PerFamily::from_fn(|family| match found {
+            None => SideFacts { obstacle: Some(no_interface(wan, family)), ..SideFacts::default() },
+            Some((index, link)) => side_facts(wan, table, family, index, link, observed),
+        }),
+    }
+}
+
+fn no_interface(wan: &Wan, family: Family) -> Obstacle {
+    if wish(wan, family) == Gateway::Off { Obstacle::Off } else { Obstacle::NoInterface }
+}
+
+fn side_facts(
+    wan: &Wan,
+    table: TableId,
+    family: Family,
+    device: IfIndex,
+    link: &Link,
+    observed: &Observed,
+) -> SideFacts {
+    let wish = wish(wan, family);
+    if wish == Gateway::Off {
+        return SideFacts { obstacle: Some(Obstacle::Off), ..SideFacts::default() };
+    }
+    let own = observed.own_addresses(device, family);
+    let via = match wish {
+        Gateway::Address(address) => Some(Some(address)),
+        Gateway::Auto => learnt_gateway(family, table, device, link, &own, observed),
+        Gateway::Off => None,
+    };
+    let addresses: Vec<IpAddr> = own.iter().map(|a| a.address).collect();
+    let obstacle = if !link.up {
+        Some(Obstacle::LinkDown)
+    } else if !link.carrier {
+        Some(Obstacle::NoCarrier)
+    } else if addresses.is_empty() {
+        Some(Obstacle::NoAddress)
+    } else if via.is_none() {
+        Some(Obstacle::NoGateway)
+    } else {
+        None
+    };
+    // The kernel refuses routes over an interface that is set down, and a route without an own
+    // address would only send packets with another WAN's.
+    let hop = via
+        .filter(|_| link.up && !addresses.is_empty())
+        .map(|via| Hop { device, via, weight: 1 });
+    let gateway_mac = via
+        .flatten()
+        .and_then(|address| observed.neighbours.get(&Neighbour { device, address }).copied());
+    SideFacts { hop, addresses, gateway_mac, obstacle }
+}
+
+fn wish(wan: &Wan, family: Family) -> Gateway<IpAddr> {
+    fn widen<A: Into<IpAddr> + Copy>(gateway: Gateway<A>) -> Gateway<IpAddr> {
+        match gateway {
+            Gateway::Auto => Gateway::Auto,
+            Gateway::Address(a) => Gateway::Address(a.into()),
+            Gateway::Off => Gateway::Off,
+        }
+    }
+    match family {
+        Family::Ipv4 => widen(wan.gateway),
+        Family::Ipv6 => widen(wan.gateway6),
+    }
+}
+
+/// The next hop that the system knows for a device; `Some(None)` when none is needed. Asked in
+/// this order:
+/// 1. the default route of the device in main with the best metric, whoever put it there;
+/// 2. a point-to-point line, which needs no gateway;
+/// 3. the route that we ourselves keep in the WAN's table, as long as the gateway lies within a
+///    subnet of the device: its manager may be between two leases, and probes tell the truth.
+fn learnt_gateway(
+    family: Family,
+    table: TableId,
+    device: IfIndex,
+    link: &Link,
+    own: &[&Address],
+    observed: &Observed,
+) -> Option<Option<IpAddr>> {
+    let hop_of = |route: &Route| route.hops.iter().find(|h| h.device == device).map(|h| h.via);
+    let in_main = observed
+        .routes
+        .iter()
+        .filter(|r| r.family == family && r.table == TableId::MAIN && r.protocol != PROTOCOL)
+        .filter_map(|r| hop_of(r).map(|via| (r.metric, via)))
+        .min();
+    if let Some((_, via)) = in_main {
+        return Some(via);
+    }
+    if link.point_to_point || own.iter().any(|a| a.peer.is_some()) {
+        return Some(None);
+    }
+    let kept = observed
+        .routes
+        .iter()
+        .filter(|r| r.family == family && r.table == table && r.protocol == PROTOCOL)
+        .find_map(hop_of)
+        .flatten()?;
+    own.iter().any(|a| within(a, kept)).then_some(Some(kept))
+}
+
+fn within(address: &Address, other: IpAddr) -> bool {
+    ipnet::IpNet::new(address.address, address.prefix).is_ok_and(|net| net.contains(&other))
+}

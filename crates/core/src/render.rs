@@ -1,0 +1,3 @@
+//! Parts of the desired state as exact text for the programs that take it.
+
+pub mod nft;

@@ -1,0 +1,343 @@
+//! Our nftables table as text for `nft -f -`. The chains depend on the configuration alone (and
+//! on MTUs); everything that changes in operation is an element of a map, so a failover never
+//! loads text. Written for nft 1.0.6 and kernels from 6.1.
+//!
+//! What a packet pays is counted: an established one from a LAN two hash look-ups (is it from a
+//! WAN? whose flow is it?), one from a WAN one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::hash::Hasher;
+
+use crate::config::{Config, Nat, Sticky, Wan};
+use crate::desired::{Basis, SLOTS, Table};
+use crate::facts::{WanFacts, numbered};
+use crate::names::{NFT_TABLE, WanId};
+use crate::observed::{Elements, Key, KeyKind, MAPS, MapSpec};
+
+/// Elements that one `add element` command carries: keeps lines readable.
+const PER_COMMAND: usize = 64;
+/// Room in each map: the fixed hash of the kernel is sized by it.
+const MAP_SIZE: u32 = 128;
+
+/// The maps (without elements) and chains.
+pub fn structure(basis: Basis<'_>) -> String {
+    let mut text = String::new();
+    for spec in &MAPS {
+        declare(&mut text, *spec);
+    }
+    let shared = basis.facts.values().any(|f| f.shared);
+    for (id, wan) in numbered(basis.config, basis.numbers) {
+        wan_chains(&mut text, basis, id, wan, basis.facts.get(&id));
+    }
+    common_chains(&mut text, basis);
+    picking_chains(&mut text, basis.config);
+    base_chains(&mut text, basis, shared);
+    text
+}
+
+/// The fingerprint by which a loaded structure is known again.
+pub fn fingerprint(structure: &str) -> u64 {
+    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    hash.write(structure.as_bytes());
+    hash.finish()
+}
+
+/// A whole transaction: what there was is gone, the table is there with all its elements.
+pub fn replacement(table: &Table) -> String {
+    let mut text = format!(
+        "table inet {NFT_TABLE} {{}}\ndelete table inet {NFT_TABLE}\ntable inet {NFT_TABLE} {{\n"
+    );
+    text.push_str(&table.structure);
+    text.push_str("}\n");
+    for spec in &MAPS {
+        if let Some(elements) = table.maps.get(spec.name) {
+            add_elements(&mut text, *spec, elements);
+        }
+    }
+    text
+}
+
+fn add_elements(text: &mut String, spec: MapSpec, elements: &Elements) {
+    let all: Vec<(&Key, &String)> = elements.iter().collect();
+    for some in all.chunks(PER_COMMAND) {
+        let list: Vec<String> = some
+            .iter()
+            .map(|(key, chain)| match spec.verdict {
+                true => format!("{} : goto {chain}", key_text(**key)),
+                false => key_text(**key),
+            })
+            .collect();
+        line(text, format_args!("add element inet {NFT_TABLE} {} {{ {} }}", spec.name, list.join(", ")));
+    }
+}
+
+fn key_text(key: Key) -> String {
+    match key {
+        Key::Number(number) => format!("{number}"),
+        Key::DeviceIpv4(device, address) => format!("{device} . {address}"),
+        Key::DeviceIpv6(device, address) => format!("{device} . {address}"),
+        Key::DeviceMac(device, mac) => format!("{device} . {mac}"),
+    }
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    let _ = writeln!(text, "{arguments}");
+}
+
+fn declare(text: &mut String, spec: MapSpec) {
+    // `typeof jhash` would load, and crash `nft list` later; both kinds of slots are numbers.
+    let (kind, size) = match (spec.name, spec.key) {
+        ("slots4" | "slots6", _) => (format!("typeof numgen inc mod {SLOTS}"), SLOTS),
+        ("restore4" | "restore6", _) => ("typeof ct mark".to_owned(), MAP_SIZE),
+        (_, KeyKind::Number) => ("type iface_index".to_owned(), MAP_SIZE),
+        (_, KeyKind::DeviceIpv4) => ("type iface_index . ipv4_addr".to_owned(), MAP_SIZE),
+        (_, KeyKind::DeviceIpv6) => ("type iface_index . ipv6_addr".to_owned(), MAP_SIZE),
+        (_, KeyKind::DeviceMac) => ("type iface_index . ether_addr".to_owned(), MAP_SIZE),
+    };
+    let (word, value) = if spec.verdict { ("map", " : verdict") } else { ("set", "") };
+    line(text, format_args!("\t{word} {} {{ {kind}{value}; size {size}; }}", spec.name));
+}
+
+fn chain(text: &mut String, name: &str, rules: &[String]) {
+    line(text, format_args!("\tchain {name} {{"));
+    for rule in rules {
+        line(text, format_args!("\t\t{rule}"));
+    }
+    line(text, format_args!("\t}}"));
+}
+
+fn wan_chains(
+    text: &mut String,
+    basis: Basis<'_>,
+    id: WanId,
+    wan: &Wan,
+    facts: Option<&WanFacts>,
+) {
+    let field = basis.config.router.mark_field;
+    let (rest, number) = (field.keep_mask(), field.number_mask());
+    let (keep, place) = (field.keep(id).0, field.place(id).0);
+    chain(text, &format!("keep{id}"), &[format!("meta mark set meta mark & {rest:#x} | {keep:#x}")]);
+    chain(text, &format!("place{id}"), &[format!("meta mark set meta mark & {rest:#x} | {place:#x}")]);
+    chain(text, &format!("pin{id}"), &[format!("ct mark set ct mark & {rest:#x} | {keep:#x}")]);
+    chain(text, &format!("from{id}"), &[format!("ct mark & {number:#x} == 0 goto pin{id}")]);
+    chain(text, &format!("nat4_{id}"), &[nat_rule("ip", wan.nat)]);
+    chain(text, &format!("nat6_{id}"), &[nat_rule("ip6", wan.nat6)]);
+    let mtu = facts.map_or(1500, |f| f.mtu).clamp(576, 65535);
+    chain(
+        text,
+        &format!("clamp{id}"),
+        &[
+            format!("meta nfproto ipv4 tcp option maxseg size set {}", mtu - 40),
+            format!("meta nfproto ipv6 tcp option maxseg size set {}", mtu - 60),
+        ],
+    );
+}
+
+fn nat_rule<A: std::fmt::Display>(family: &str, nat: Nat<A>) -> String {
+    match nat {
+        Nat::Masquerade => "masquerade".to_owned(),
+        Nat::None => "return".to_owned(),
+        Nat::Address(address) => format!("snat {family} to {address}"),
+    }
+}
+
+fn common_chains(text: &mut String, basis: Basis<'_>) {
+    let field = basis.config.router.mark_field;
+    let (rest, number) = (field.keep_mask(), field.number_mask());
+    let own = |rules: &[&str]| rules.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>();
+    chain(
+        text,
+        "lost",
+        &own(&[
+            "ct state new drop",
+            "ct state related drop",
+            "meta l4proto tcp reject with tcp reset",
+            "drop",
+        ]),
+    );
+    chain(text, "unmark", &[format!("meta mark set meta mark & {rest:#x}")]);
+    let mut refuse = vec![format!("meta mark set meta mark & {rest:#x}")];
+    refuse.extend(own(&[
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmpx no-route",
+    ]));
+    chain(text, "refuse", &refuse);
+    let keeps: Vec<String> = numbered(basis.config, basis.numbers)
+        .keys()
+        .map(|id| format!("{:#x} : goto keep{id}", field.keep(*id).0))
+        .collect();
+    chain(text, "keep", &[format!("ct mark & {number:#x} vmap {{ {} }}", keeps.join(", "))]);
+    chain(
+        text,
+        "clamping",
+        &own(&["oif @clamped tcp option maxseg size set rt mtu", "iif vmap @clamp"]),
+    );
+    chain(
+        text,
+        "guard",
+        &[
+            "ct state invalid iif @wans oif @guarded drop".to_owned(),
+            "ct status dnat accept".to_owned(),
+            // Pinned before it was sent anywhere, and not placed: it came from a WAN.
+            format!(
+                "meta mark & {:#x} == 0 ct mark & {number:#x} != 0 oif @guarded drop",
+                field.mask()
+            ),
+        ],
+    );
+    chain(
+        text,
+        "own_services",
+        &own(&["meta l4proto { tcp, udp } th dport { 53, 67, 547 } drop"]),
+    );
+}
+
+fn picking_chains(text: &mut String, config: &Config) {
+    let field = config.router.mark_field;
+    let ask = format!("meta mark set meta mark & {:#x} | {:#x}", field.keep_mask(), field.ask().0);
+    for (digit, ip) in [("4", "ip"), ("6", "ip6")] {
+        let next = match config.router.sticky {
+            Sticky::Flow => format!("numgen inc mod {SLOTS}"),
+            Sticky::Source => format!("jhash {ip} saddr mod {SLOTS} seed 0x616e7977"),
+            Sticky::SourceDestination => {
+                format!("jhash {ip} saddr . {ip} daddr mod {SLOTS} seed 0x616e7977")
+            }
+        };
+        chain(
+            text,
+            &format!("pick{digit}"),
+            &[
+                "fib daddr type != unicast return".to_owned(),
+                ask.clone(),
+                // A LAN, a VPN, a static route, the WAN's own subnet: not for us to decide.
+                "fib daddr . mark oif exists goto unmark".to_owned(),
+                format!("{next} vmap @slots{digit}"),
+                "goto unmark".to_owned(),
+            ],
+        );
+    }
+    chain(
+        text,
+        "strays",
+        &[
+            "fib daddr type != unicast return".to_owned(),
+            ask,
+            "fib daddr . mark oif exists goto unmark".to_owned(),
+            "iif vmap @stray".to_owned(),
+            "goto unmark".to_owned(),
+        ],
+    );
+}
+
+fn base_chains(text: &mut String, basis: Basis<'_>, shared: bool) {
+    let base = |text: &mut String, name: &str, kind: &str, priority: &str, rules: Vec<String>| {
+        let mut all = vec![format!("type {kind} hook {name} priority {priority}; policy accept;")];
+        all.extend(rules);
+        let named = if kind == "nat" { "source_nat" } else { name };
+        chain(text, named, &all);
+    };
+    let number = basis.config.router.mark_field.number_mask();
+    let mask = basis.config.router.mark_field.mask();
+    let from_lan = |digit: &str| {
+        let mut rules = vec![
+            format!("ct mark & {number:#x} vmap @restore{digit}"),
+            // The WAN of this flow is no longer configured.
+            format!("ct mark & {number:#x} != 0 goto lost"),
+            format!("iif @lans ct state new goto pick{digit}"),
+        ];
+        if shared && digit == "4" {
+            // A box on a shared interface that forwards a port straight to a LAN host: the host's
+            // answers pass here without a flow, and go to that box as they are.
+            rules.push("iif @lans ct state invalid goto strays".to_owned());
+        }
+        rules
+    };
+    chain(text, "from_lan6", &from_lan("6"));
+    let mut prerouting = vec!["iif vmap @from_wan".to_owned()];
+    if shared {
+        prerouting.push("iif . ether saddr vmap @from_shared".to_owned());
+    }
+    prerouting.push("meta nfproto ipv6 goto from_lan6".to_owned());
+    prerouting.extend(from_lan("4"));
+    base(text, "prerouting", "filter", "dstnat + 10", prerouting);
+    base(
+        text,
+        "input",
+        "filter",
+        "filter",
+        vec![format!("ct state new ct mark & {number:#x} != 0 goto own_services")],
+    );
+    base(
+        text,
+        "forward",
+        "filter",
+        "filter",
+        vec![
+            "tcp flags & (fin | syn | rst) == syn jump clamping".to_owned(),
+            "ct state invalid,new goto guard".to_owned(),
+        ],
+    );
+    base(text, "output", "route", "mangle", output_rules(mask, number));
+    let mut postrouting =
+        vec![format!("ct mark & {number:#x} != 0 accept"), "oif vmap @out_wan".to_owned()];
+    if shared {
+        postrouting.push("oif . rt ip nexthop vmap @out_shared4".to_owned());
+        postrouting.push("oif . rt ip6 nexthop vmap @out_shared6".to_owned());
+    }
+    base(text, "postrouting", "filter", "mangle", postrouting);
+    base(text, "postrouting", "nat", "srcnat", nat_rules(shared));
+}
+
+fn output_rules(mask: u32, number: u32) -> Vec<String> {
+    vec![
+        // Probes carry our mark; whoever marks all bits (WireGuard) means it. Tailscale's own
+        // packets are steered like any other.
+        format!("meta mark & {mask:#x} != 0 return"),
+        "meta mark != { 0x0, 0x80000 } return".to_owned(),
+        format!("ct mark & {number:#x} == 0 return"),
+        // Our own reset belongs to the lost flow, and must get out.
+        "ct state related goto keep".to_owned(),
+        "ct direction reply goto keep".to_owned(),
+        format!("meta nfproto ipv4 ct mark & {number:#x} vmap @restore4"),
+        format!("meta nfproto ipv6 ct mark & {number:#x} vmap @restore6"),
+    ]
+}
+
+fn nat_rules(shared: bool) -> Vec<String> {
+    let mut rules = vec![
+        // Multicast, and what speaks for the link alone (DHCPv6), keeps its source.
+        "ip daddr 224.0.0.0/4 return".to_owned(),
+        "ip6 daddr ff00::/8 return".to_owned(),
+        "ip6 saddr fe80::/10 return".to_owned(),
+        "meta nfproto ipv4 oif vmap @nat4".to_owned(),
+        "meta nfproto ipv6 oif vmap @nat6".to_owned(),
+    ];
+    if shared {
+        rules.push("oif . rt ip nexthop vmap @nat_shared4".to_owned());
+        rules.push("oif . rt ip6 nexthop vmap @nat_shared6".to_owned());
+    }
+    rules
+}
+
+/// FNV-1a, 64 bits: the standard library's hashers promise no stable values.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// How many elements each map has; for people.
+pub fn summary(maps: &BTreeMap<String, Elements>) -> String {
+    let parts: Vec<String> = maps.iter().map(|(n, e)| format!("{n} {}", e.len())).collect();
+    parts.join(", ")
+}

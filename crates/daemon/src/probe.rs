@@ -1,0 +1,120 @@
+//! Asks questions through one WAN only. In: [`Probe`]s. Out: for each exactly one
+//! [`ProbeResult`]. Concludes nothing about a WAN, repeats nothing, chooses no target.
+//!
+//! Echo probes go through a kept socket for each WAN and family, owned by one task, its *lane*
+//! (`probe/icmp.rs`); a TCP probe is a task of its own (`probe/tcp.rs`). A lane ends when it has
+//! not been used for long; all tasks end, having answered, after the [`Prober`] is dropped.
+
+mod icmp;
+mod packet;
+mod socket;
+mod tcp;
+mod words;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use anywan_core::config::Target;
+use anywan_core::names::{Family, WanId};
+use anywan_core::steps::{Probe, ProbeResult};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+/// Probes asked whose result has not been taken from the channel: 62 WANs of two families with
+/// four targets each, and four rounds of a burst under way at the same time.
+pub const UNDER_WAY_MAX: usize = 2_048;
+
+/// Questions that wait until a lane runs: several rounds of a burst to all targets.
+const LANE_QUEUE_MAX: usize = 64;
+
+/// Sends probes. Lives inside a tokio runtime with I/O and time.
+#[derive(Debug)]
+pub struct Prober {
+    lanes: BTreeMap<(WanId, Family), mpsc::Sender<Question>>,
+    results: mpsc::Sender<ProbeResult>,
+    /// In every echo; unknown outside, so that no answer can be forged from afar.
+    cookie: u64,
+}
+
+impl Prober {
+    /// A prober, and where its results arrive.
+    pub fn new() -> (Prober, mpsc::Receiver<ProbeResult>) {
+        let (results, receiver) = mpsc::channel(UNDER_WAY_MAX);
+        // std takes the keys of a RandomState from the system's source of randomness.
+        let cookie = RandomState::new().hash_one(std::process::id());
+        (Prober { lanes: BTreeMap::new(), results, cookie }, receiver)
+    }
+
+    /// Sends a probe; never waits.
+    ///
+    /// # Errors
+    /// With the probe's one result, which then does not arrive in the channel: too many probes
+    /// are under way.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn send(&mut self, probe: Probe) -> Result<(), ProbeResult> {
+        // The place of the result is taken first, so that no result ever waits for its reader.
+        let Ok(place) = self.results.clone().try_reserve_owned() else {
+            let why = format!("not sent: {UNDER_WAY_MAX} probes are under way already");
+            return Err(result(probe, Err(why)));
+        };
+        let question = Question { probe, place };
+        match question.probe.target {
+            Target::Icmp(_) => self.send_echo(question),
+            Target::Tcp(address, port) => {
+                tokio::spawn(tcp::ask(question, (address, port).into()));
+            }
+        }
+        Ok(())
+    }
+
+    fn send_echo(&mut self, question: Question) {
+        let (wan, family) = (question.probe.wan, question.probe.target.family());
+        let (cookie, id) = (self.cookie, icmp::id(wan, self.cookie));
+        let lane = self.lanes.entry((wan, family)).or_insert_with(|| open_lane(family, id, cookie));
+        match lane.try_send(question) {
+            Ok(()) => {}
+            Err(TrySendError::Full(question)) => {
+                question.answer(Err("not sent: too many probes are waiting".to_owned()));
+            }
+            Err(TrySendError::Closed(question)) => {
+                *lane = open_lane(family, id, cookie);
+                // A new lane has room, and its receiver lives at least until it has run once.
+                lane.try_send(question).unwrap_or_else(|refused| {
+                    refused.into_inner().answer(Err("not sent: no lane".to_owned()));
+                });
+            }
+        }
+    }
+}
+
+fn open_lane(family: Family, id: u16, cookie: u64) -> mpsc::Sender<Question> {
+    let (sender, questions) = mpsc::channel(LANE_QUEUE_MAX);
+    tokio::spawn(icmp::run(questions, family, id, cookie));
+    sender
+}
+
+/// A probe and the place that is kept for its result.
+#[derive(Debug)]
+struct Question {
+    probe: Probe,
+    place: mpsc::OwnedPermit<ProbeResult>,
+}
+
+impl Question {
+    /// Gives the one result.
+    fn answer(self, outcome: Result<Duration, String>) {
+        self.place.send(result(self.probe, outcome));
+    }
+
+    /// What to say when the time is over.
+    fn unanswered(&self) -> String {
+        format!("no answer in {} ms", self.probe.timeout.as_millis())
+    }
+}
+
+fn result(probe: Probe, outcome: Result<Duration, String>) -> ProbeResult {
+    ProbeResult { wan: probe.wan, target: probe.target, sequence: probe.sequence, outcome }
+}

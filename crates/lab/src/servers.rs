@@ -1,0 +1,221 @@
+//! Servers in a namespace: one thread, thousands of connections.
+//!
+//! Echo (port 7000, TCP and UDP) answers whatever it gets with the peer's address as a line of
+//! text, which tells a client what the world sees it as. Discard (7001) reads and stays silent,
+//! stream (7002) sends zeros as fast as they are taken. The thread ends when the value drops.
+
+use std::collections::HashMap;
+use std::io::{ErrorKind, Read as _, Result, Write as _};
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::thread::{self, JoinHandle};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::netns::Netns;
+
+/// Port of the echo servers, TCP and UDP.
+pub const ECHO: u16 = 7000;
+/// Port of the TCP server that only reads.
+pub const DISCARD: u16 = 7001;
+/// Port of the TCP server that only writes.
+pub const STREAM: u16 = 7002;
+
+/// Key of the channel whose closing ends the thread.
+const STOP: u64 = 0;
+
+/// Running servers.
+#[derive(Debug)]
+pub struct Servers {
+    stop: Option<UnixStream>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl Servers {
+    /// Starts all servers on each of `addresses` in `space`; they accept when this returns.
+    pub fn start(space: &Netns, addresses: &[IpAddr]) -> anyhow::Result<Servers> {
+        // A socket belongs to the namespace it was made in, wherever it is used later.
+        let mut house = space.inside(|| House::open(addresses))??;
+        let (stop, stopped) = UnixStream::pair()?;
+        house.watch(&stopped, STOP)?;
+        let thread = thread::spawn(move || {
+            let _stopped = stopped;
+            house.serve()
+        });
+        Ok(Servers { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Echo,
+    Discard,
+    Stream,
+}
+
+#[derive(Debug)]
+enum Guest {
+    Door(Kind, Socket),
+    Udp(Socket),
+    Talk(Kind, TcpStream, IpAddr),
+}
+
+struct House {
+    epoll: OwnedFd,
+    guests: HashMap<u64, Guest>,
+    next: u64,
+}
+
+impl House {
+    fn open(addresses: &[IpAddr]) -> Result<House> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let mut house = House { epoll, guests: HashMap::new(), next: STOP + 1 };
+        for address in addresses {
+            for (kind, port) in
+                [(Kind::Echo, ECHO), (Kind::Discard, DISCARD), (Kind::Stream, STREAM)]
+            {
+                let door = bound(Type::STREAM, (*address, port).into())?;
+                door.listen(4096)?;
+                house.admit(Guest::Door(kind, door))?;
+            }
+            // One socket an address, so that an answer leaves from the address that was asked.
+            house.admit(Guest::Udp(bound(Type::DGRAM, (*address, ECHO).into())?))?;
+        }
+        Ok(house)
+    }
+
+    fn watch(&self, source: impl AsFd, key: u64) -> Result<()> {
+        Ok(epoll::add(&self.epoll, source, EventData::new_u64(key), EventFlags::IN)?)
+    }
+
+    fn admit(&mut self, guest: Guest) -> Result<()> {
+        let flags = match &guest {
+            Guest::Talk(Kind::Stream, ..) => EventFlags::OUT,
+            Guest::Door(..) | Guest::Udp(_) | Guest::Talk(..) => EventFlags::IN,
+        };
+        let source = match &guest {
+            Guest::Door(_, socket) | Guest::Udp(socket) => socket.as_fd(),
+            Guest::Talk(_, stream, _) => stream.as_fd(),
+        };
+        epoll::add(&self.epoll, source, EventData::new_u64(self.next), flags)?;
+        self.guests.insert(self.next, guest);
+        self.next += 1;
+        Ok(())
+    }
+
+    fn serve(&mut self) -> Result<()> {
+        let mut events = Vec::with_capacity(256);
+        loop {
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            for event in events.drain(..) {
+                let key = event.data.u64();
+                if key == STOP {
+                    return Ok(());
+                }
+                let mut admitted = Vec::new();
+                if let Some(guest) = self.guests.get_mut(&key) {
+                    // Whoever fails has left; closing its socket also ends the watching.
+                    if serve_one(guest, &mut admitted).is_err() {
+                        self.guests.remove(&key);
+                    }
+                }
+                for guest in admitted {
+                    self.admit(guest)?;
+                }
+            }
+        }
+    }
+}
+
+fn bound(kind: Type, address: SocketAddr) -> Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Serves what is ready; an error means that the guest is gone.
+fn serve_one(guest: &mut Guest, admitted: &mut Vec<Guest>) -> Result<()> {
+    match guest {
+        Guest::Door(kind, door) => accept_all(*kind, door, admitted),
+        Guest::Udp(socket) => answer_datagrams(socket),
+        Guest::Talk(Kind::Echo, stream, peer) => {
+            if drain(stream)? > 0 {
+                stream.write_all(line(*peer).as_bytes())?;
+            }
+            Ok(())
+        }
+        Guest::Talk(Kind::Discard, stream, _) => drain(stream).map(drop),
+        Guest::Talk(Kind::Stream, stream, _) => match stream.write(&[0; 65536]) {
+            Ok(_) => Ok(()),
+            Err(error) => would_block(error).map(drop),
+        },
+    }
+}
+
+fn line(peer: IpAddr) -> String {
+    format!("{peer}\n")
+}
+
+/// Zero when the error is only that nothing is there.
+fn would_block(error: std::io::Error) -> Result<usize> {
+    if error.kind() == ErrorKind::WouldBlock { Ok(0) } else { Err(error) }
+}
+
+/// A door stays open whatever happens to those who come in.
+fn accept_all(kind: Kind, door: &Socket, admitted: &mut Vec<Guest>) -> Result<()> {
+    while let Ok((socket, peer)) = door.accept() {
+        let ready = socket.set_nonblocking(true).and_then(|()| socket.set_tcp_nodelay(true));
+        if let (Ok(()), Some(peer)) = (ready, peer.as_socket()) {
+            admitted.push(Guest::Talk(kind, socket.into(), peer.ip()));
+        }
+    }
+    Ok(())
+}
+
+/// Errors of a UDP socket (an ICMP refusal of an earlier answer) concern one peer: ignored.
+fn answer_datagrams(socket: &Socket) -> Result<()> {
+    let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
+    loop {
+        match socket.recv_from(&mut buffer) {
+            Ok((_, peer)) => answer_datagram(socket, &peer),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            Err(_) => {}
+        }
+    }
+}
+
+fn answer_datagram(socket: &Socket, peer: &SockAddr) {
+    if let Some(address) = peer.as_socket() {
+        let _ = socket.send_to(line(address.ip()).as_bytes(), peer);
+    }
+}
+
+/// Reads all there is; the peer's end of the stream is an error.
+fn drain(stream: &mut TcpStream) -> Result<usize> {
+    let mut buffer = [0; 65536];
+    let mut total = 0;
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => total += count,
+            Err(error) => return would_block(error).map(|_| total),
+        }
+    }
+}
