@@ -86,10 +86,8 @@ fn choose_family(
     sides: &Sides,
 ) -> FamilyChoice {
     let wans = numbered(config, numbers);
-    let trust: BTreeMap<WanId, Trust> = wans
-        .keys()
-        .map(|id| (*id, trust(facts.get(id), sides.get(id), family)))
-        .collect();
+    let trust: BTreeMap<WanId, Trust> =
+        wans.keys().map(|id| (*id, trust(facts.get(id), sides.get(id), family))).collect();
     let best = trust.values().copied().max().unwrap_or(Trust::None);
     let (floor, reason) = match best {
         Trust::Works => (Trust::Works, Reason::BestPriority),

@@ -14,11 +14,14 @@ use serde::{Deserialize, Serialize};
 use crate::choose::Choice;
 use crate::config::Config;
 use crate::facts::{Numbers, WanFacts};
-use crate::names::WanId;
+use crate::names::{Family, PROTOCOL, TableId, WanId};
 use crate::observed::{Elements, Observed, Route, Rule};
 
 pub use slots::SLOTS;
 pub use sysctl::watched as watched_sysctls;
+
+/// The kernel's `RTPROT_STATIC`: put there by an administrator.
+const STATIC: u8 = 4;
 
 /// What the kernel should look like, as far as it is ours.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -77,7 +80,24 @@ pub fn desire(basis: Basis<'_>) -> Desired {
 }
 
 /// What the kernel should look like once we have left: nothing of ours, every parameter as it
-/// was before us.
+/// was before us. Where nobody else has a default route in main, one stays behind.
 pub fn nothing(observed: &Observed) -> Desired {
-    Desired { restore: observed.sysctls_before.clone(), ..Desired::default() }
+    let parting = Family::BOTH.into_iter().filter_map(|family| parting_route(observed, family));
+    Desired {
+        restore: observed.sysctls_before.clone(),
+        parting: parting.collect(),
+        ..Desired::default()
+    }
+}
+
+/// The first reserve route of `balance`, the way out that was best, as a plain static route.
+fn parting_route(observed: &Observed, family: Family) -> Option<Route> {
+    let of_family = || observed.routes.iter().filter(|r| r.family == family);
+    if of_family().any(|r| r.table == TableId::MAIN && r.protocol != PROTOCOL) {
+        return None;
+    }
+    let reserve = of_family()
+        .filter(|r| r.protocol == PROTOCOL && r.metric >= routing::METRIC_RESERVE)
+        .min_by_key(|r| r.metric)?;
+    Some(Route { table: TableId::MAIN, metric: 0, protocol: STATIC, ..reserve.clone() })
 }

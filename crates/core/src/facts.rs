@@ -99,11 +99,7 @@ pub fn numbered<'a>(config: &'a Config, numbers: &Numbers) -> BTreeMap<WanId, &'
 }
 
 /// Reads off what is known about every WAN.
-pub fn read(
-    config: &Config,
-    numbers: &Numbers,
-    observed: &Observed,
-) -> BTreeMap<WanId, WanFacts> {
+pub fn read(config: &Config, numbers: &Numbers, observed: &Observed) -> BTreeMap<WanId, WanFacts> {
     numbered(config, numbers)
         .into_iter()
         .map(|(id, wan)| (id, wan_facts(config, id, wan, observed)))
@@ -162,9 +158,8 @@ fn side_facts(
     };
     // The kernel refuses routes over an interface that is set down, and a route without an own
     // address would only send packets with another WAN's.
-    let hop = via
-        .filter(|_| link.up && !addresses.is_empty())
-        .map(|via| Hop { device, via, weight: 1 });
+    let hop =
+        via.filter(|_| link.up && !addresses.is_empty()).map(|via| Hop { device, via, weight: 1 });
     let gateway_mac = via
         .flatten()
         .and_then(|address| observed.neighbours.get(&Neighbour { device, address }).copied());

@@ -118,9 +118,7 @@ impl Rtt {
     fn deadline(&self) -> Duration {
         match self.smoothed {
             None => DEADLINE_FIRST,
-            Some(smoothed) => {
-                (smoothed + self.deviation * 4).clamp(DEADLINE_MIN, DEADLINE_MAX)
-            }
+            Some(smoothed) => (smoothed + self.deviation * 4).clamp(DEADLINE_MIN, DEADLINE_MAX),
         }
     }
 }
@@ -295,14 +293,11 @@ impl Side {
             return None;
         }
         if targets == 0 {
-            return (self.state == State::Recovering)
-                .then(|| self.since + self.hold(settings));
+            return (self.state == State::Recovering).then(|| self.since + self.hold(settings));
         }
         let judged = self.waiting.values().filter(|w| !w.missed).map(|w| w.deadline).min();
         let forgotten = self.waiting.values().map(|w| w.deadline + LATE).min();
-        let burst = self
-            .burst
-            .map(|b| if b.rounds_left > 0 { b.next_round } else { b.verdict });
+        let burst = self.burst.map(|b| if b.rounds_left > 0 { b.next_round } else { b.verdict });
         let heartbeat = self.burst.is_none().then_some(self.next_heartbeat);
         [judged, forgotten, burst, heartbeat].into_iter().flatten().min()
     }
@@ -341,8 +336,7 @@ impl Side {
         let span = self.deadline_span(settings);
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        self.waiting
-            .insert(sequence, Waiting { deadline: now + span, missed: false });
+        self.waiting.insert(sequence, Waiting { deadline: now + span, missed: false });
         orders.push(Order { target, sequence, listen: span + LATE });
     }
 

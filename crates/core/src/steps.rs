@@ -172,7 +172,9 @@ pub fn empty_maps() -> BTreeMap<String, Elements> {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Step::SetSysctl { path, value } => write!(f, "set {} = {value}", path.replace('/', ".")),
+            Step::SetSysctl { path, value } => {
+                write!(f, "set {} = {value}", path.replace('/', "."))
+            }
             Step::RestoreSysctl { path, value } => {
                 write!(f, "put back {} = {value}", path.replace('/', "."))
             }

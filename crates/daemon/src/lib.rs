@@ -1,3 +1,11 @@
-//! x
+//! The part of anywan that acts: it reads the kernel, carries out the core's steps, sends probes,
+//! and answers on a socket. A library with a thin binary, so that tests can use its parts.
+//! Which WAN is used is never decided here.
+
+pub mod clock;
+pub mod kernel;
 pub mod probe;
+pub mod run;
 pub mod serve;
+pub mod state;
+mod stub;

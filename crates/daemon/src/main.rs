@@ -1,1 +1,59 @@
-fn main() {}
+//! `anywand`: flags, logging, exit status. Everything else is in the library beside it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anywan_daemon::run::{BadConfig, Options, run, take_down};
+use clap::Parser;
+
+/// Keeps a network online over any number of internet connections.
+#[derive(Debug, Parser)]
+#[command(name = "anywand", version, about)]
+struct Flags {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = "/etc/anywan/anywan.toml")]
+    config: PathBuf,
+    /// The socket that `anywan` talks to.
+    #[arg(long, value_name = "PATH", default_value = "/run/anywan/anywan.sock")]
+    socket: PathBuf,
+    /// Where WAN numbers and former kernel parameters are kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/anywan")]
+    state_dir: PathBuf,
+    /// Take everything of anywan out of the kernel and exit; no daemon may be running.
+    #[arg(long)]
+    take_down: bool,
+    /// What is logged: error, warn, info, debug or trace.
+    #[arg(long, value_name = "LEVEL", env = "ANYWAN_LOG", default_value = "info")]
+    log: tracing::Level,
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    tracing_subscriber::fmt()
+        .with_max_level(flags.log)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    let options =
+        Options { config: flags.config, socket: flags.socket, state_dir: flags.state_dir };
+    let ended = if flags.take_down { take_down(&options) } else { serve(options) };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(&error),
+    }
+}
+
+fn serve(options: Options) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(options))
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a daemon that could not start")]
+fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(BadConfig(text)) = error.downcast_ref() {
+        eprintln!("{text}");
+        return ExitCode::from(2);
+    }
+    eprintln!("error: {error:#}");
+    ExitCode::from(1)
+}

@@ -135,6 +135,16 @@ impl Client {
         placement.only().with_context(|| format!("{proto:?} {family:?}: {placement}"))
     }
 
+    /// Makes one connection; returns what the other end sees as our address, whatever it is.
+    pub fn reach(&self, proto: Proto, family: Family) -> Result<IpAddr> {
+        let mut answer = None;
+        self.each(1, proto, family, |done| answer = Some(done.result.map(|(_, address)| address)))?;
+        match answer.context("an attempt that ended")? {
+            Ok(address) => Ok(address),
+            Err(why) => anyhow::bail!("{proto:?} {family:?} to {:?}: {why}", self.servers),
+        }
+    }
+
     /// Opens `count` connections that stay open.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ pub struct IspCounts {
     pub up: u64,
     /// Packets from the internet to the router.
     pub down: u64,
+    /// Packets from the router to the addresses kept for probes; not counted as new or stray.
+    pub probes: u64,
     /// First packets of TCP connections (retransmitted ones count again).
     pub new_tcp: u64,
     /// First packets of UDP flows. A UDP packet that strayed here also looks like one.
@@ -33,8 +35,17 @@ pub struct IspCounts {
     pub stray_reset: u64,
 }
 
-const NAMES: [&str; 8] =
-    ["up", "down", "new_tcp", "new_udp", "foreign_source", "other_host", "stray", "stray_reset"];
+const NAMES: [&str; 9] = [
+    "up",
+    "down",
+    "probes",
+    "new_tcp",
+    "new_udp",
+    "foreign_source",
+    "other_host",
+    "stray",
+    "stray_reset",
+];
 
 impl IspCounts {
     pub(crate) fn read(isp: &Netns) -> Result<IspCounts> {
@@ -50,6 +61,7 @@ impl IspCounts {
         Ok(IspCounts {
             up: packets("up")?,
             down: packets("down")?,
+            probes: packets("probes")?,
             new_tcp: packets("new_tcp")?,
             new_udp: packets("new_udp")?,
             foreign_source: packets("foreign_source")?,
@@ -65,6 +77,7 @@ impl IspCounts {
         IspCounts {
             up: self.up - earlier.up,
             down: self.down - earlier.down,
+            probes: self.probes - earlier.probes,
             new_tcp: self.new_tcp - earlier.new_tcp,
             new_udp: self.new_udp - earlier.new_udp,
             foreign_source: self.foreign_source - earlier.foreign_source,
@@ -102,6 +115,8 @@ pub(crate) fn ruleset(wan: &Wan) -> String {
  chain from_router {
   counter name up
   jump sources
+  ip daddr { 198.51.100.20, 198.51.100.21 } counter name probes return
+  ip6 daddr { 2001:db8:ff::20, 2001:db8:ff::21 } counter name probes return
   ct state invalid tcp flags & rst == rst counter name stray_reset return
   ct state invalid meta l4proto tcp counter name stray return
   ct state new tcp flags syn / fin,syn,rst,ack counter name new_tcp return

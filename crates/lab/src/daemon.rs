@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::command::{Outcome, Running};
 use crate::netns::Netns;
 use crate::tempdir::TempDir;
-use crate::topology::{Family, Topology};
+use crate::topology::{Family, Topology, Wan};
 use crate::wait;
 
 pub use config::{Config, Keys, WanConfig};
@@ -59,9 +59,11 @@ impl Daemon {
     /// Writes its files and starts nothing.
     pub fn prepare(topology: &Topology, config: &Config) -> Result<Daemon> {
         let mut expected = Vec::new();
-        for wan in topology.wans() {
+        for configured in &config.wans {
+            let fits = |wan: &&Wan| wan.interface == configured.interface;
+            let Some(wan) = topology.wans().iter().find(fits) else { continue };
             for family in Family::BOTH.iter().filter(|family| wan.spec.families.has(**family)) {
-                expected.push((wan.name.clone(), *family));
+                expected.push((configured.name.clone(), *family));
             }
         }
         let router = topology.router().clone();
@@ -92,7 +94,12 @@ impl Daemon {
 
     /// Starts the process, again if it was stopped, and waits until its socket answers.
     pub fn launch(&mut self) -> Result<()> {
-        self.launch_unready()?;
+        self.launch_unready(&[])?;
+        self.wait_steering()
+    }
+
+    /// Waits until the socket of the process just started answers.
+    pub fn wait_steering(&mut self) -> Result<()> {
         let socket = self.path("anywan.sock");
         wait::until(DEADLINE, "the daemon's socket", || {
             let ended = self.running.as_mut().map(Running::ended).transpose()?.flatten();
@@ -103,11 +110,12 @@ impl Daemon {
         Ok(())
     }
 
-    /// Starts the process and does not wait.
-    pub fn launch_unready(&mut self) -> Result<()> {
+    /// Starts the process, through the command `wrapper` if not empty, and does not wait.
+    pub fn launch_unready(&mut self, wrapper: &[&str]) -> Result<()> {
         fs::create_dir_all(self.path("state"))?;
         let line = self.command_line()?;
-        let args: Vec<&str> = line.iter().map(String::as_str).collect();
+        let line = line.iter().map(String::as_str);
+        let args: Vec<&str> = wrapper.iter().copied().chain(line).collect();
         self.running = None;
         self.running = Some(self.router.spawn(&args, Some(&self.path("log")))?);
         Ok(())
@@ -197,13 +205,10 @@ impl Daemon {
         self.wait_status(&what, |status| states.contains(&status.state(name, family)))
     }
 
-    /// Waits until every WAN of the topology is up in every family it has.
+    /// Waits until every WAN of the first config is up in every family it has.
     pub fn wait_all_up(&self) -> Result<Status> {
         self.wait_status("all WANs to be up", |status| {
-            self.expected
-                .iter()
-                .filter(|(name, _)| !status.wan(name).is_null())
-                .all(|(name, family)| status.state(name, *family) == "up")
+            self.expected.iter().all(|(name, family)| status.state(name, *family) == "up")
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  client1 ─┐                     ┌─ w1 ─ isp1 (NAT) ─┐
-//!  client2 ─┴─ switch ─ router ───┼─ w2 ─ isp2 (NAT) ─┼─ net: 198.51.100.10-13, 2001:db8:ff::10-13
+//!  client2 ─┴─ switch ─ router ───┼─ w2 ─ isp2 (NAT) ─┼─ net: 198.51.100.10, 2001:db8:ff::10, …
 //!                                 └─ w3 ─ isp3 (NAT) ─┘
 //! ```
 //!
@@ -26,7 +26,7 @@ use crate::netns::{Namespaces, Netns};
 use crate::servers::Servers;
 
 pub(crate) use build::{isp_lan, router_addresses};
-pub use plan::{SERVERS, client_address};
+pub use plan::{SERVERS, TARGETS, client_address};
 
 /// An address family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -300,6 +300,26 @@ impl Topology {
     /// The router's own connections.
     pub fn router_client(&self) -> Client {
         Client::new(self.router().clone(), Vec::new(), self.directory.clone())
+    }
+
+    /// Somebody on the internet, who connects to us.
+    pub fn visitor(&self) -> Client {
+        Client::new(self.internet().clone(), Vec::new(), self.directory.clone())
+    }
+
+    /// Lets the box of ISP `number` forward a port of its outside addresses to the router's.
+    pub fn forward_port(&self, number: usize, port: u16) -> Result<()> {
+        let wan = self.wan(number);
+        let mut rules = String::new();
+        for (word, own) in [("ip", wan.own(Family::V4)), ("ip6", wan.own(Family::V6))] {
+            if let Some(own) = own {
+                rules += &format!(
+                    "add rule inet isp inbound iifname net0 meta l4proto {{ tcp, udp }} \
+                     th dport {port} dnat {word} to {own}\n"
+                );
+            }
+        }
+        self.isp(number).nft(&rules).map(drop)
     }
 
     /// The WAN number that servers see as `address`.

@@ -144,10 +144,7 @@ fn health(keys: &Layers<'_>) -> Option<Health> {
     Some(Health {
         targets: keys.targets("targets")?,
         interval: keys.time("interval")?,
-        timeout: match keys.value("timeout")? {
-            Value::Word(_) => None,
-            _ => Some(keys.time("timeout")?),
-        },
+        timeout: if keys.word("timeout").is_some() { None } else { Some(keys.time("timeout")?) },
         hold: keys.time("hold")?,
     })
 }

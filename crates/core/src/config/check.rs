@@ -10,7 +10,7 @@ use super::build::{self, defaulted};
 use super::fault::{Fault, Faults, Wrong, quoted};
 use super::value::Value;
 use super::walk::{Draft, Fields};
-use crate::names::Family;
+use crate::names::{Family, WanId};
 
 /// How many tables from `table_base` are ours: `balance` and one for each WAN number.
 const TABLES: u32 = 63;
@@ -128,7 +128,7 @@ fn needed(
     faults: &mut Faults,
 ) {
     let example = if key == "gateway" { "192.168.1.1" } else { "fe80::1" };
-    let hint = format!("add {key} = \"{example}\" with the right address, or {key} = \"off\"");
+    let hint = format!("write {key} = \"{example}\" with the right address, or {key} = \"off\"");
     let place = if wan.given(key).is_some() { key } else { "interface" };
     let wrong = Wrong::new("config.gateway-needed", what, hint);
     faults.push(Fault { also, ..wrong.at(format!("{}.{key}", wan.at), wan.span_of(place)) });
@@ -164,7 +164,10 @@ fn too_many(draft: &Draft, faults: &mut Faults) {
         let count = draft.wans.len();
         let what =
             format!("{count} WANs, but mark_mask {:#x} has numbers for {room}", field.mask());
-        let hint = "remove WANs, or let router.mark_mask have more bits: at most 7, for 62 WANs";
+        let hint = match field.max_number() {
+            WanId::MAX => "remove some: more than 62 WANs cannot be told apart",
+            _ => "remove some, or let router.mark_mask have more bits: at most 7, for 62 WANs",
+        };
         let wrong = Wrong::new("config.too-many-wans", what, hint);
         let also = draft
             .router

@@ -40,6 +40,9 @@ pub(super) fn read(
 
 /// A number of milliseconds in the largest unit that fits.
 pub(super) fn show(ms: u64) -> String {
+    if ms == 0 {
+        return "0s".to_owned();
+    }
     let unit = UNITS.iter().find(|(_, length)| ms >= *length && ms % length == 0);
     unit.map_or_else(|| format!("{ms}ms"), |(name, length)| format!("{}{name}", ms / length))
 }
@@ -75,10 +78,8 @@ fn better(text: &str) -> Option<String> {
         total += amount * unit_of(rest.get(..name)?)?;
         rest = rest.get(name..)?;
     }
-    (total >= 1.0 && total < 1e12).then(|| format!("{}ms", total.round())).map(|ms| {
-        let number = ms.trim_end_matches("ms").parse().unwrap_or(0);
-        show(number)
-    })
+    let whole = (1.0..1e12).contains(&total).then(|| total.round().to_string())?;
+    whole.parse().ok().map(show)
 }
 
 fn unit_of(name: &str) -> Option<f64> {
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn durations_are_shown_in_their_largest_unit() {
-        let pairs = [(0, "0ms"), (50, "50ms"), (1_000, "1s"), (90_000, "90s"), (3_600_000, "1h")];
+        let pairs = [(0, "0s"), (50, "50ms"), (1_000, "1s"), (90_000, "90s"), (3_600_000, "1h")];
         for (ms, text) in pairs {
             assert_eq!(show(ms), text);
         }

@@ -64,13 +64,13 @@ fn property(key: &Key) -> Value {
         Kind::Time { words: [], .. } => json!({"type": "string", "pattern": TIME}),
         Kind::Time { words, .. } => one_of(words, json!({"type": "string", "pattern": TIME})),
         Kind::Address { words, .. } => {
-            one_of(words, json!({"type": "string", "pattern": "^[0-9a-f.:]+$"}))
+            one_of(words, json!({"type": "string", "pattern": "^[0-9a-fA-F.:]+$"}))
         }
         Kind::Targets => json!({
             "type": "array",
             "maxItems": MAX_TARGETS,
             "uniqueItems": true,
-            "items": {"type": "string", "pattern": "^((icmp|tcp)://)?[][0-9a-f.:]+$"},
+            "items": {"type": "string", "pattern": "^((icmp|tcp)://)?[0-9a-fA-F.:\\[\\]]+$"},
         }),
         Kind::Mask => json!({
             "anyOf": [

@@ -6,6 +6,9 @@ use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 use super::fault::Fault;
 
+/// The longest piece that is marked, in bytes: the reason stands right of it.
+const MAX_MARKED: usize = 60;
+
 /// The most lines between two places of one fault that are shown as one piece.
 const MAX_LINES: usize = 1_000;
 
@@ -14,6 +17,8 @@ const MAX_LINES: usize = 1_000;
 pub fn render(file_name: &str, text: &str, faults: &[Fault], colour: bool) -> String {
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let mut out = String::new();
+    // Windows line ends would show up in the lines; the places stay the same.
+    let text = &text.replace('\r', " ");
     for fault in faults {
         if !out.is_empty() {
             out.push('\n');
@@ -70,9 +75,9 @@ fn pieces<'a>(file_name: &'a str, text: &'a str, fault: &'a Fault) -> Vec<Piece<
 fn one_line(text: &str, span: &Range<usize>) -> Range<usize> {
     let bom = text.len() - text.trim_start_matches('\u{feff}').len();
     let start = floor(text, span.start.max(bom));
-    let end = floor(text, span.end).max(start);
+    let end = floor(text, span.end.min(start + MAX_MARKED)).max(start);
     let within = text.get(start..end).unwrap_or_default();
-    start..start + within.find(['\n', '\r']).unwrap_or(within.len())
+    start..start + within.find('\n').unwrap_or(within.len())
 }
 
 fn floor(text: &str, at: usize) -> usize {

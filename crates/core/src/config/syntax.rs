@@ -12,6 +12,9 @@ use super::mistakes;
 /// as long as the file.
 const MAX_EXPLAINED: usize = 1_000;
 
+/// How the TOML parser begins to say that something follows a value.
+const LEFT_OVER: &str = "unexpected key or value";
+
 /// A text that was read as TOML.
 #[derive(Debug)]
 pub(super) struct Document<'a> {
@@ -24,6 +27,8 @@ pub(super) struct Document<'a> {
     broken: Vec<usize>,
     /// Keys may be missing or in the wrong section: an error that is not inside one value.
     pub(super) torn: bool,
+    /// Keys may be missing, because of an error that stands before them on their line.
+    pub(super) lost: bool,
 }
 
 impl Document<'_> {
@@ -51,7 +56,8 @@ pub(super) fn read(text: &str) -> Document<'_> {
     } else {
         one_a_line(text, &root, &errors)
     };
-    Document { root, faults, unread, broken, torn }
+    let lost = torn || errors.iter().any(|(_, error)| error.message().starts_with(LEFT_OVER));
+    Document { root, faults, unread, broken, torn, lost }
 }
 
 /// Whether the error may have cost more than the value that it is in.
@@ -65,7 +71,7 @@ fn tears(text: &str, at: usize, message: &str) -> bool {
         "invalid integer",
         "unexpected leading zero",
         "missing escaped value",
-        "unexpected key or value, expected newline",
+        LEFT_OVER,
     ];
     if message.starts_with("duplicate key") {
         return line_at(text, at).trim_start().starts_with('[');
@@ -87,13 +93,24 @@ fn one_a_line(text: &str, root: &DeTable<'_>, errors: &[(Range<usize>, Error)]) 
     }
     let mut lines: Vec<(usize, &Range<usize>, &Error)> = Vec::new();
     let (mut line, mut counted) = (1, 0);
+    // Below a header that is there twice, its keys are too; that was told.
+    let mut told_until = 0;
     for (span, error) in errors {
         if opened.as_ref().is_some_and(|open| open.start <= span.start) {
             break;
         }
         line += newlines(text, counted, span.start);
         counted = span.start;
-        let telling = error.message().starts_with("unexpected key or value");
+        if error.message().starts_with("duplicate key") {
+            if span.start < told_until {
+                continue;
+            }
+            if line_at(text, span.start).trim_start().starts_with('[') {
+                let next = text.get(span.start..).and_then(|rest| rest.find("\n["));
+                told_until = next.map_or(text.len(), |next| span.start + next);
+            }
+        }
+        let telling = error.message().starts_with(LEFT_OVER);
         match lines.last_mut() {
             Some(last) if last.0 == line && telling => *last = (line, span, error),
             Some(last) if last.0 == line => {}

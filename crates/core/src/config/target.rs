@@ -20,18 +20,13 @@ pub(super) fn list(
     value: &Spanned<DeValue<'_>>,
     faults: &mut impl FnMut(Fault),
 ) -> Option<Vec<Target>> {
-    let entries = match value.get_ref() {
-        DeValue::Array(entries) => entries,
-        other => {
-            let hint = match other.as_str() {
-                Some(text) => {
-                    format!("put it in brackets: [\"{}\"]", quoted(text).trim_matches('`'))
-                }
-                None => "write e.g. [\"1.1.1.1\", \"tcp://9.9.9.9:443\"]".to_owned(),
-            };
-            faults(wrong_type("a list of strings", other, hint).at(at, value.span()));
-            return None;
-        }
+    let Some(entries) = value.get_ref().as_array() else {
+        let hint = match value.get_ref().as_str() {
+            Some(text) => format!("put it in brackets: [\"{}\"]", quoted(text).trim_matches('`')),
+            None => "write e.g. [\"1.1.1.1\", \"tcp://9.9.9.9:443\"]".to_owned(),
+        };
+        faults(wrong_type("a list of strings", value.get_ref(), hint).at(at, value.span()));
+        return None;
     };
     if entries.len() > MAX_TARGETS {
         let what = format!("{} targets are more than {MAX_TARGETS}", entries.len());

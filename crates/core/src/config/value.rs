@@ -112,13 +112,17 @@ fn one_address(key: &Key, text: &str, family: Family, words: &[Word]) -> Result<
     if let Some(word) = word(text, words) {
         return Ok(Value::Word(word));
     }
-    if let Some(word) = nearest(text, words.iter().map(|word| word.0)) {
+    let negative = matches!(text, "off" | "none" | "no" | "false" | "disabled");
+    let no = words.get(1).map(|word| word.0).filter(|_| negative);
+    if let Some(word) = nearest(text, words.iter().map(|word| word.0)).or(no) {
         let what = format!("{} is not an address", quoted(text));
         return Err(Wrong::new("config.bad-word", what, format!("did you mean \"{word}\"?")));
     }
-    let address = address::of_family(key.name, text, family).map_err(|wrong| Wrong {
-        hint: format!("{}, or {}", wrong.hint, either(words)),
-        ..wrong
+    let address = address::of_family(key.name, text, family).map_err(|mut wrong| {
+        if !wrong.hint.contains('"') {
+            wrong.hint = format!("{}, or write {}", wrong.hint, either(words));
+        }
+        wrong
     })?;
     if key.name.starts_with("nat") && address::is_link_local_v6(address) {
         let what = format!("{address} is link-local: no answer would come back to it");
@@ -158,9 +162,9 @@ fn number(value: &DeValue<'_>, min: u32, max: u32) -> Result<u32, Wrong> {
             let hint = format!("leave the quotes away: {}", text.trim());
             return Err(wrong_type(wanted, value, hint));
         }
-        DeValue::Float(n) if n.as_str().parse().is_ok_and(|n: f64| n.fract() == 0.0) => {
-            let whole = n.as_str().split('.').next().unwrap_or("1");
-            return Err(wrong_type(wanted, value, format!("write {whole}, without a fraction")));
+        DeValue::Float(n) if whole(n.as_str()).is_some() => {
+            let n = whole(n.as_str()).unwrap_or_default();
+            return Err(wrong_type(wanted, value, format!("write {n}, without a fraction")));
         }
         DeValue::String(_)
         | DeValue::Float(_)
@@ -180,6 +184,12 @@ fn number(value: &DeValue<'_>, min: u32, max: u32) -> Result<u32, Wrong> {
         Some(n) => Err(out_of_range(n.to_string(), "more", min, max)),
         None => Err(out_of_range("the number".to_owned(), "far more", min, max)),
     }
+}
+
+/// A number with a fraction of 0, as a small whole one.
+fn whole(text: &str) -> Option<u32> {
+    let number: f64 = text.parse().ok()?;
+    (0..=10_000).find(|n| f64::from(*n) == number)
 }
 
 fn out_of_range(n: String, side: &str, min: u32, max: u32) -> Wrong {

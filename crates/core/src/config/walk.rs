@@ -74,7 +74,7 @@ impl Fields {
 pub(super) fn walk(document: &Document<'_>, faults: &mut Faults) -> Draft {
     let mut walk = Walk { document, faults };
     if !document.torn {
-        walk.unknown("", "", &document.root, &[]);
+        walk.unknown("", "", &document.root);
     }
     let lans = walk.rows("lan");
     let wans = walk.rows("wan");
@@ -105,8 +105,10 @@ impl<'d> Walk<'d, '_> {
         let Some(value) = self.document.root.get(name) else {
             let loud = name.to_uppercase();
             let what = format!("there is no [[{name}]], so no {loud} is known");
-            let hint = format!("add [[{name}]], and below it at least interface = \"…\"");
-            if !self.document.torn {
+            let keys = if name == "wan" { "name = \"…\" and " } else { "" };
+            let hint = format!("add [[{name}]], and below it at least {keys}interface = \"…\"");
+            let misspelt = is_misspelt("", name, &self.document.root);
+            if !self.document.torn && !misspelt {
                 self.faults.push(Wrong::new("config.missing-section", what, hint).at(name, 0..0));
             }
             return Vec::new();
@@ -120,7 +122,9 @@ impl<'d> Walk<'d, '_> {
             DeValue::Array(array) if array.is_empty() => {
                 let hint = format!("write [[{name}]], and its keys below it");
                 let wrong = Wrong::new("config.missing-section", "this list is empty", hint);
-                self.faults.push(wrong.at(name, value.span()));
+                if !self.document.torn {
+                    self.faults.push(wrong.at(name, value.span()));
+                }
                 Vec::new()
             }
             DeValue::Array(array) => {
@@ -149,7 +153,8 @@ impl<'d> Walk<'d, '_> {
     }
 
     fn misplaced(&mut self, at: &str, wanted: &str, name: &str, value: &Spanned<DeValue<'_>>) {
-        if self.document.is_broken(&value.span()) {
+        let told = self.document.torn && value.get_ref().is_table();
+        if told || self.document.is_broken(&value.span()) {
             return;
         }
         let hint = match value.get_ref() {
@@ -215,12 +220,12 @@ impl<'d> Walk<'d, '_> {
     /// Reads one section.
     fn fields(&mut self, path: &'static str, row: &Row<'d>) -> Fields {
         let keys = keys::section(path).map_or(&[][..], |section| section.keys);
-        self.unknown(path, &row.at, row.table, keys);
+        self.unknown(path, &row.at, row.table);
         let mut fields =
             Fields { at: row.at.clone(), span: row.span.clone(), given: BTreeMap::new() };
         for key in keys {
             let Some(value) = row.table.get(key.name) else {
-                if key.default.is_none() && !self.document.torn {
+                if key.default.is_none() && !self.document.lost {
                     self.missing(path, key, row);
                 }
                 continue;
@@ -239,11 +244,7 @@ impl<'d> Walk<'d, '_> {
     }
 
     fn missing(&mut self, path: &str, key: &Key, row: &Row<'_>) {
-        // Somebody who wrote another word for it hears about that word.
-        let other = |name: &str| {
-            key.aliases.contains(&name) || nearest(name, std::iter::once(key.name)).is_some()
-        };
-        if row.table.keys().any(|name| other(name.get_ref())) {
+        if is_misspelt(path, key.name, row.table) {
             return;
         }
         let header = keys::section(path).map_or_else(|| path.to_owned(), Section::header);
@@ -259,12 +260,10 @@ impl<'d> Walk<'d, '_> {
     }
 
     /// Reports every key of `table` that is none.
-    fn unknown(&mut self, path: &'static str, at: &str, table: &DeTable<'_>, keys: &[Key]) {
+    fn unknown(&mut self, path: &'static str, at: &str, table: &DeTable<'_>) {
         for name in table.keys() {
             let typed = name.get_ref().as_ref();
-            let known = keys.iter().any(|key| key.name == typed)
-                || keys::children(path).any(|child| child.name() == typed);
-            if known || self.document.is_broken(&name.span()) {
+            if is_known(path, typed) || self.document.is_broken(&name.span()) {
                 continue;
             }
             let shown = quoted(typed);
@@ -286,32 +285,54 @@ fn unknown_key(path: &'static str, typed: &str) -> Wrong {
         None => "at the top of the file".to_owned(),
     };
     let what = format!("there is no key {} {place}", quoted(typed));
-    Wrong::new("config.unknown-key", what, meant(path, typed))
+    Wrong::new("config.unknown-key", what, advice(path, typed))
 }
 
-fn meant(path: &'static str, typed: &str) -> String {
-    let keys = keys::section(path).map_or(&[][..], |section| section.keys);
-    let here = || keys::children(path);
-    let names = || keys.iter().map(|key| key.name).chain(here().map(Section::name));
-    let elsewhere: Vec<String> = SECTIONS
-        .iter()
-        .filter(|section| section.key(typed).is_some())
-        .map(Section::header)
-        .collect();
-    if !elsewhere.is_empty() {
-        return format!("`{typed}` belongs in {}", elsewhere.join(" or "));
+/// Whether some unknown key of the table stands for this one, so that one fault tells both.
+fn is_misspelt(path: &str, name: &str, table: &DeTable<'_>) -> bool {
+    table
+        .keys()
+        .any(|typed| !is_known(path, typed.get_ref()) && meant(path, typed.get_ref()) == Some(name))
+}
+
+fn is_known(path: &str, typed: &str) -> bool {
+    keys::section(path).is_some_and(|section| section.key(typed).is_some())
+        || keys::children(path).any(|child| child.name() == typed)
+}
+
+/// The headers of the sections that have this key.
+fn homes(typed: &str) -> Vec<String> {
+    let sections = SECTIONS.iter().filter(|section| section.key(typed).is_some());
+    sections.map(Section::header).collect()
+}
+
+/// The key or section that an unknown one was probably meant to be.
+fn meant(path: &str, typed: &str) -> Option<&'static str> {
+    if !homes(typed).is_empty() {
+        return None;
     }
-    let alias = || keys.iter().find(|key| key.aliases.contains(&typed)).map(|key| key.name);
-    if let Some(near) = nearest(typed, names()).or_else(alias) {
-        return match here().find(|section| section.name() == near) {
+    let keys = keys::section(path).map_or(&[][..], |section| section.keys);
+    let names = keys.iter().map(|key| key.name).chain(keys::children(path).map(Section::name));
+    nearest(typed, names)
+        .or_else(|| keys.iter().find(|key| key.aliases.contains(&typed)).map(|key| key.name))
+}
+
+fn advice(path: &str, typed: &str) -> String {
+    let homes = homes(typed);
+    if !homes.is_empty() {
+        return format!("`{typed}` belongs in {}", homes.join(" or "));
+    }
+    if let Some(near) = meant(path, typed) {
+        return match keys::children(path).find(|section| section.name() == near) {
             Some(section) => format!("did you mean {}?", section.header()),
             None => format!("did you mean `{near}`?"),
         };
     }
+    let keys = keys::section(path).map_or(&[][..], |section| section.keys);
     let known: Vec<String> = keys
         .iter()
         .map(|key| format!("`{}`", key.name))
-        .chain(here().map(Section::header))
+        .chain(keys::children(path).map(Section::header))
         .collect();
     format!("known here: {}", known.join(", "))
 }

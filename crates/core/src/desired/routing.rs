@@ -15,7 +15,7 @@ use crate::observed::{Hop, Route, Rule, RuleAction};
 /// The metric of the one route in a WAN's table and of the first in `balance`.
 const METRIC_FIRST: u32 = 1;
 /// The reserve routes of `balance` come behind, by priority, then number.
-const METRIC_RESERVE: u32 = 1000;
+pub(super) const METRIC_RESERVE: u32 = 1000;
 /// More linear mark rules than this cost more than the tree that replaces them.
 const LINEAR_MAX: usize = 4;
 /// Own addresses per WAN and family that get a source rule: a host with privacy addresses has a
@@ -159,9 +159,8 @@ fn mark_tree(
 
 /// Splits at least two numbers by the bit that halves them best.
 fn split(wans: &[WanId]) -> (u8, Vec<WanId>, Vec<WanId>) {
-    let halves = |bit: u8| -> (Vec<WanId>, Vec<WanId>) {
-        wans.iter().partition(|id| id.0 & bit == 0)
-    };
+    let halves =
+        |bit: u8| -> (Vec<WanId>, Vec<WanId>) { wans.iter().partition(|id| id.0 & bit == 0) };
     let bit = (0..6)
         .map(|shift| 1_u8 << shift)
         .min_by_key(|bit| {

@@ -20,7 +20,9 @@ pub(super) fn deal(choice: &FamilyChoice) -> Vec<Option<WanId>> {
     let mut first = Deck::new(&choice.peers);
     let mut second = Deck::new(&choice.serving);
     (0..SLOTS)
-        .map(|_| first.next().filter(|id| choice.serving.contains_key(id)).or_else(|| second.next()))
+        .map(|_| {
+            first.next().filter(|id| choice.serving.contains_key(id)).or_else(|| second.next())
+        })
         .collect()
 }
 

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use super::Engine;
 use crate::desired::{self, Desired};
-use crate::names::{Family, PROTOCOL, TableId};
-use crate::observed::Route;
 use crate::steps::{Step, diff};
 use crate::time::Moment;
 
@@ -70,9 +68,10 @@ impl Attempts {
 
     /// The steps that do not work, with the reason.
     pub(super) fn troubles(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.by_step.iter().filter(|(_, a)| a.error.is_some() || a.count >= PATIENCE).map(
-            |(step, a)| (step.as_str(), a.error.as_deref().unwrap_or("it has no effect")),
-        )
+        self.by_step
+            .iter()
+            .filter(|(_, a)| a.error.is_some() || a.count >= PATIENCE)
+            .map(|(step, a)| (step.as_str(), a.error.as_deref().unwrap_or("it has no effect")))
     }
 }
 
@@ -113,22 +112,7 @@ impl Engine {
         if !self.leaving {
             return desired::desire(self.basis());
         }
-        let mut nothing = desired::nothing(&self.observed);
-        for family in Family::BOTH {
-            nothing.parting.extend(self.parting_route(family));
-        }
-        nothing
-    }
-
-    /// Where nobody else has a default route in main, one stays behind when we leave.
-    fn parting_route(&self, family: Family) -> Option<Route> {
-        let in_main = |r: &&Route| r.family == family && r.table == TableId::MAIN;
-        if self.observed.routes.iter().filter(in_main).any(|r| r.protocol != PROTOCOL) {
-            return None;
-        }
-        let best = self.choice.get(family).usable.first()?;
-        let hop = self.facts.get(best)?.sides.get(family).hop.clone()?;
-        Some(Route { family, table: TableId::MAIN, metric: 0, protocol: 4, hops: vec![hop] })
+        desired::nothing(&self.observed)
     }
 
     fn tell_repairs(&mut self, steps: &[Step], now: Moment) {

@@ -109,8 +109,7 @@ impl Engine {
             return;
         }
         let foreign = |r: &&Route| r.table == TableId::MAIN && r.protocol != PROTOCOL;
-        let old: BTreeSet<Route> =
-            self.observed.routes.iter().filter(foreign).cloned().collect();
+        let old: BTreeSet<Route> = self.observed.routes.iter().filter(foreign).cloned().collect();
         let new: BTreeSet<Route> = routes.iter().filter(foreign).cloned().collect();
         for route in new.difference(&old) {
             let text = route.to_string();
@@ -181,10 +180,7 @@ impl Engine {
         let mut problems = Vec::new();
         for family in Family::BOTH {
             let reason = self.sides.get(id).map_or("", |s| s.get(family).reason());
-            let waits = matches!(
-                obstacle(family),
-                Some(Obstacle::NoAddress | Obstacle::NoGateway)
-            );
+            let waits = matches!(obstacle(family), Some(Obstacle::NoAddress | Obstacle::NoGateway));
             // Lacking one family is normal; lacking both is not.
             let lacks_all = waits && both.iter().all(Option::is_some) && family == Family::Ipv4;
             if self.state_of(*id, family) == State::Down {

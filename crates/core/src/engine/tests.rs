@@ -5,9 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::*;
-use crate::config::{
-    AllDown, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target,
-};
+use crate::config::{AllDown, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target};
 use crate::names::{MarkField, RulePriority, TableId, Weight};
 use crate::observed::{Hop, Structure};
 use crate::steps::expect;
@@ -64,13 +62,7 @@ fn config(wans: Vec<Wan>) -> Config {
 }
 
 fn link(name: &str) -> Link {
-    Link {
-        name: name.to_owned(),
-        up: true,
-        carrier: true,
-        point_to_point: false,
-        mtu: 1500,
-    }
+    Link { name: name.to_owned(), up: true, carrier: true, point_to_point: false, mtu: 1500 }
 }
 
 /// The kernel as other programs have set it up: interfaces with addresses, default routes in main.

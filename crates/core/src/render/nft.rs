@@ -68,7 +68,10 @@ fn add_elements(text: &mut String, spec: MapSpec, elements: &Elements) {
                 false => key_text(**key),
             })
             .collect();
-        line(text, format_args!("add element inet {NFT_TABLE} {} {{ {} }}", spec.name, list.join(", ")));
+        line(
+            text,
+            format_args!("add element inet {NFT_TABLE} {} {{ {} }}", spec.name, list.join(", ")),
+        );
     }
 }
 
@@ -108,18 +111,20 @@ fn chain(text: &mut String, name: &str, rules: &[String]) {
     line(text, format_args!("\t}}"));
 }
 
-fn wan_chains(
-    text: &mut String,
-    basis: Basis<'_>,
-    id: WanId,
-    wan: &Wan,
-    facts: Option<&WanFacts>,
-) {
+fn wan_chains(text: &mut String, basis: Basis<'_>, id: WanId, wan: &Wan, facts: Option<&WanFacts>) {
     let field = basis.config.router.mark_field;
     let (rest, number) = (field.keep_mask(), field.number_mask());
     let (keep, place) = (field.keep(id).0, field.place(id).0);
-    chain(text, &format!("keep{id}"), &[format!("meta mark set meta mark & {rest:#x} | {keep:#x}")]);
-    chain(text, &format!("place{id}"), &[format!("meta mark set meta mark & {rest:#x} | {place:#x}")]);
+    chain(
+        text,
+        &format!("keep{id}"),
+        &[format!("meta mark set meta mark & {rest:#x} | {keep:#x}")],
+    );
+    chain(
+        text,
+        &format!("place{id}"),
+        &[format!("meta mark set meta mark & {rest:#x} | {place:#x}")],
+    );
     chain(text, &format!("pin{id}"), &[format!("ct mark set ct mark & {rest:#x} | {keep:#x}")]);
     chain(text, &format!("from{id}"), &[format!("ct mark & {number:#x} == 0 goto pin{id}")]);
     chain(text, &format!("nat4_{id}"), &[nat_rule("ip", wan.nat)]);
@@ -159,10 +164,7 @@ fn common_chains(text: &mut String, basis: Basis<'_>) {
     );
     chain(text, "unmark", &[format!("meta mark set meta mark & {rest:#x}")]);
     let mut refuse = vec![format!("meta mark set meta mark & {rest:#x}")];
-    refuse.extend(own(&[
-        "meta l4proto tcp reject with tcp reset",
-        "reject with icmpx no-route",
-    ]));
+    refuse.extend(own(&["meta l4proto tcp reject with tcp reset", "reject with icmpx no-route"]));
     chain(text, "refuse", &refuse);
     let keeps: Vec<String> = numbered(basis.config, basis.numbers)
         .keys()
@@ -187,11 +189,7 @@ fn common_chains(text: &mut String, basis: Basis<'_>) {
             ),
         ],
     );
-    chain(
-        text,
-        "own_services",
-        &own(&["meta l4proto { tcp, udp } th dport { 53, 67, 547 } drop"]),
-    );
+    chain(text, "own_services", &own(&["meta l4proto { tcp, udp } th dport { 53, 67, 547 } drop"]));
 }
 
 fn picking_chains(text: &mut String, config: &Config) {

@@ -1,15 +1,18 @@
 //! What is there against what should be: the ordered steps between them, make before break.
 //!
 //! The order is the whole point, so it is one list:
-//! 1. parameters, because forwarding and link-down behaviour must hold before anything else;
-//! 2. new routes in WAN tables and new rules: ways to be used later;
-//! 3. our table, if it is not there as loaded; otherwise elements, of flows that are found again
+//! 1. parameters, because what the kernel does by itself must be right first; but forwarding only
+//!    when the table that translates and guards is there;
+//! 2. new routes: ways to be used later;
+//! 3. if there is no table yet, all of it, so that flows of others are pinned to where they leave
+//!    now, before any rule sends them elsewhere;
+//! 4. new rules;
+//! 5. our table, if it is not as we loaded it; otherwise elements: of flows that are found again
 //!    first, then the slots and all others in one transaction: from here on new connections go
 //!    where they should;
-//! 4. routes of `balance` and whatever was replaced;
-//! 5. old rules, then old routes;
-//! 6. elements that say a WAN is lost: a client that is told to start anew finds the new way;
-//! 7. parameters that go back.
+//! 6. routes that replace one, old rules, old routes;
+//! 7. elements that say a WAN is lost: a client that is told to start anew finds the new way;
+//! 8. parameters that go back.
 
 use std::collections::BTreeSet;
 
@@ -21,13 +24,22 @@ use crate::render::nft;
 
 /// The steps from `observed` to `desired`.
 pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
-    let mut steps = Vec::new();
-    sysctls(observed, desired, &mut steps);
-    steps.extend(desired.parting.difference(&observed.routes).cloned().map(Step::PutRoute));
+    let (at_once, forwarding) = sysctls(observed, desired);
     let (put_first, put_later) = routes_to_put(observed, desired);
+    let (table, lost) = table(observed, desired.table.as_ref());
+    let new_rules = desired.rules.difference(&observed.rules).cloned().map(Step::AddRule);
+    let mut steps = at_once;
+    steps.extend(desired.parting.difference(&observed.routes).cloned().map(Step::PutRoute));
     steps.extend(put_first.into_iter().map(Step::PutRoute));
-    steps.extend(desired.rules.difference(&observed.rules).cloned().map(Step::AddRule));
-    let lost = table(observed, desired.table.as_ref(), &mut steps);
+    if observed.nft.structure == Structure::Absent {
+        steps.extend(table);
+        steps.extend(forwarding);
+        steps.extend(new_rules);
+    } else {
+        steps.extend(new_rules);
+        steps.extend(table);
+        steps.extend(forwarding);
+    }
     steps.extend(put_later.into_iter().map(Step::PutRoute));
     steps.extend(observed.rules.difference(&desired.rules).cloned().map(Step::DeleteRule));
     steps.extend(old_routes(observed, desired).map(Step::DeleteRoute));
@@ -35,27 +47,26 @@ pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
         steps.push(Step::ChangeElements(lost));
     }
     let back = desired.restore.iter();
-    steps.extend(back.map(|(path, value)| Step::RestoreSysctl {
-        path: path.clone(),
-        value: value.clone(),
-    }));
+    steps.extend(
+        back.map(|(path, value)| Step::RestoreSysctl { path: path.clone(), value: value.clone() }),
+    );
     steps
 }
 
-fn sysctls(observed: &Observed, desired: &Desired, steps: &mut Vec<Step>) {
-    // Router advertisements must be taken while forwarding before forwarding begins.
-    let forwarding = |path: &str| path.ends_with("forwarding") || path.ends_with("ip_forward");
-    let mut wrong: Vec<_> = desired
+/// Parameters that are wrong: those to set at once, and those that begin to forward.
+fn sysctls(observed: &Observed, desired: &Desired) -> (Vec<Step>, Vec<Step>) {
+    let (mut at_once, mut forwarding) = (Vec::new(), Vec::new());
+    let wrong = desired
         .sysctls
         .iter()
         .filter(|(path, value)| observed.sysctls.get(*path) != Some(*value))
-        .collect();
-    wrong.sort_by_key(|(path, _)| forwarding(path));
-    steps.extend(
-        wrong
-            .into_iter()
-            .map(|(path, value)| Step::SetSysctl { path: path.clone(), value: value.clone() }),
-    );
+        .map(|(path, value)| (path.clone(), value.clone()));
+    for (path, value) in wrong {
+        let begins = path.ends_with("/forwarding") || path.ends_with("/ip_forward");
+        let group = if begins { &mut forwarding } else { &mut at_once };
+        group.push(Step::SetSysctl { path, value });
+    }
+    (at_once, forwarding)
 }
 
 /// Routes that are missing or differ: those for which nothing is in place yet, and those that
@@ -80,22 +91,17 @@ fn old_routes<'a>(
         .cloned()
 }
 
-/// Steps for the table; returns the changes that have to wait until the routes are right.
-fn table(observed: &Observed, desired: Option<&Table>, steps: &mut Vec<Step>) -> Vec<ElementChange> {
+/// Steps for the table, and the changes that have to wait until the routes are right.
+fn table(observed: &Observed, desired: Option<&Table>) -> (Vec<Step>, Vec<ElementChange>) {
     let Some(desired) = desired else {
-        if observed.nft.structure != Structure::Absent {
-            steps.push(Step::DeleteTable);
-        }
-        return Vec::new();
+        let there = observed.nft.structure != Structure::Absent;
+        return (there.then_some(Step::DeleteTable).into_iter().collect(), Vec::new());
     };
     let fingerprint = nft::fingerprint(&desired.structure);
     if observed.nft.structure != Structure::Intact(fingerprint) {
-        steps.push(Step::ReplaceTable {
-            fingerprint,
-            text: nft::replacement(desired),
-            maps: desired.maps.clone(),
-        });
-        return Vec::new();
+        let text = nft::replacement(desired);
+        let step = Step::ReplaceTable { fingerprint, text, maps: desired.maps.clone() };
+        return (vec![step], Vec::new());
     }
     let (mut found, mut now, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     let none = Elements::new();
@@ -112,12 +118,8 @@ fn table(observed: &Observed, desired: Option<&Table>, steps: &mut Vec<Step>) ->
             }
         }
     }
-    for group in [found, now] {
-        if !group.is_empty() {
-            steps.push(Step::ChangeElements(group));
-        }
-    }
-    lost
+    let groups = [found, now].into_iter().filter(|group| !group.is_empty());
+    (groups.map(Step::ChangeElements).collect(), lost)
 }
 
 fn changes(map: &str, is: &Elements, should: &Elements) -> Vec<ElementChange> {

@@ -6,7 +6,7 @@ use anywan_core::names::Family;
 
 use super::error::{KernelError, Refused};
 use super::socket::Conn;
-use super::wire::{Attribute, Attributes, Writer};
+use super::wire::{Attributes, Writer};
 
 const NFGENMSG: usize = 4;
 const GET: i32 = 1;
@@ -62,68 +62,82 @@ pub(crate) fn evacuate(
     Ok(deleted)
 }
 
-/// The entries to delete, each as the attributes that name it and no other.
-fn gather(
-    conn: &mut Conn,
-    family: Family,
-    mark: u32,
-    mask: u32,
-) -> Result<Vec<Writer>, Refused> {
+/// What names one entry and no other, even if its tuple is used anew meanwhile.
+struct Entry {
+    tuple: Box<[u8]>,
+    id: Box<[u8]>,
+    zone: Option<Box<[u8]>>,
+}
+
+fn gather(conn: &mut Conn, family: Family, mark: u32, mask: u32) -> Result<Vec<Entry>, Refused> {
     let mut request =
         Writer::message(message_type(GET), libc::NLM_F_REQUEST as u16, &header(family));
     request.put_be32(MARK, mark);
     request.put_be32(MARK_MASK, mask);
-    let mut count = 0;
+    let mut room = ROUND;
     conn.dump(&mut request, |payload| {
-        if count >= ROUND || !is_restartable(payload) {
-            return None;
-        }
-        let naming = deletion(family, payload)?;
-        count += 1;
-        Some(naming)
+        let entry = if room > 0 { doomed(payload)? } else { return None };
+        room -= 1;
+        Some(entry)
     })
 }
 
-/// Whether a flow can start anew without its ends being told: all but established TCP.
-fn is_restartable(payload: &[u8]) -> bool {
+/// The entry of a message, when its flow can start anew without its ends being told.
+fn doomed(payload: &[u8]) -> Option<Entry> {
     let attributes = Attributes::after(payload, NFGENMSG);
-    let nested = |from: Option<Attribute<'_>>, kind| {
-        from.and_then(|a| a.nested().find(kind)).map(|a| a.value.to_vec())
-    };
-    let tuple = attributes.clone().find(TUPLE_ORIG);
-    let protocol = tuple.and_then(|t| t.nested().find(TUPLE_PROTO));
-    let Some([protocol]) = nested(protocol, PROTO_NUM).as_deref().map(<[u8]>::to_vec).as_deref()
-        .and_then(|v| <[u8; 1]>::try_from(v).ok())
-    else {
-        return false;
-    };
-    if i32::from(protocol) != libc::IPPROTO_TCP {
-        return true;
-    }
-    let tcp = attributes.find(PROTOINFO).and_then(|p| p.nested().find(PROTOINFO_TCP));
-    nested(tcp, TCP_STATE).and_then(|s| s.first().copied()).is_some_and(|s| HALF_OPEN.contains(&s))
-}
-
-/// The request that deletes the entry of a message: by its original tuple, its zone and its id, so
-/// that an entry made anew meanwhile is not hit.
-fn deletion(family: Family, payload: &[u8]) -> Option<Writer> {
-    let attributes = Attributes::after(payload, NFGENMSG);
-    let mut request =
-        Writer::message(message_type(DELETE), libc::NLM_F_REQUEST as u16, &header(family));
     let tuple = attributes.clone().find(TUPLE_ORIG)?;
-    request.nest(TUPLE_ORIG, |w| {
-        w.raw(tuple.value);
-    });
-    request.put(ID, attributes.clone().find(ID)?.value);
-    if let Some(zone) = attributes.find(ZONE) {
-        request.put(ZONE, zone.value);
+    let protocol = tuple.nested().find(TUPLE_PROTO)?.nested().find(PROTO_NUM)?;
+    if i32::from(*protocol.value.first()?) == libc::IPPROTO_TCP {
+        let tcp = attributes.clone().find(PROTOINFO)?.nested().find(PROTOINFO_TCP)?;
+        let state = tcp.nested().find(TCP_STATE)?.value.first()?;
+        if !HALF_OPEN.contains(state) {
+            return None;
+        }
     }
-    Some(request)
+    Some(Entry {
+        tuple: tuple.value.into(),
+        id: attributes.clone().find(ID)?.value.into(),
+        zone: attributes.find(ZONE).map(|zone| zone.value.into()),
+    })
 }
 
-/// Sends deletions, and counts those that hit.
-fn delete(conn: &mut Conn, requests: &[Writer]) -> Result<u64, Refused> {
-    let count = u32::try_from(requests.len()).unwrap_or(u32::MAX);
-    let first = conn.reserve(count);
-    Ok(u64::from(first))
+/// Deletes entries in one call, and counts those that were still there.
+fn delete(conn: &mut Conn, family: Family, entries: &[Entry]) -> Result<u64, Refused> {
+    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
+    let mut requests = Writer::new();
+    for entry in entries {
+        let sequence = conn.reserve(1);
+        requests.begin(message_type(DELETE), flags, &header(family));
+        requests.set_sequence(sequence);
+        requests.nest(TUPLE_ORIG, |w| {
+            w.raw(&entry.tuple);
+        });
+        requests.put(ID, &entry.id);
+        if let Some(zone) = &entry.zone {
+            requests.put(ZONE, zone);
+        }
+    }
+    let mut deleted = 0;
+    for (_, answer) in conn.transact(requests.bytes())? {
+        match answer {
+            None => deleted += 1,
+            Some(refused) if refused.errno() == Some(libc::ENOENT) => {}
+            Some(refused) => return Err(refused),
+        }
+    }
+    Ok(deleted)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = doomed(&bytes);
+        }
+    }
 }

@@ -137,13 +137,18 @@ fn gateway(attributes: &Attributes<'_>) -> Option<IpAddr> {
 }
 
 /// Makes one route of the IPv6 routes that differ only in their hops: the kernel has them as
-/// siblings of one another. In IPv4 such twins are routes of their own, the first of which counts.
+/// siblings of one another. In IPv4 such twins are routes of their own, of which only the first
+/// is ever used; of ours only that one is told.
 fn merge(found: Vec<Route>) -> BTreeSet<Route> {
     let mut merged = BTreeSet::new();
+    let mut places = BTreeSet::new();
     let mut siblings: BTreeMap<_, BTreeSet<Hop>> = BTreeMap::new();
     for route in found {
         if route.family == Family::Ipv4 || route.hops.is_empty() {
-            merged.insert(route);
+            let place = (route.family, route.table, route.metric);
+            if route.protocol != PROTOCOL || places.insert(place) {
+                merged.insert(route);
+            }
         } else {
             let key = (route.table, route.metric, route.protocol);
             siblings.entry(key).or_default().extend(route.hops);
@@ -159,15 +164,33 @@ fn merge(found: Vec<Route>) -> BTreeSet<Route> {
 /// Adds a route, or replaces the one with the same table and metric.
 pub(crate) fn put(conn: &mut Conn, route: &Route) -> Result<(), KernelError> {
     let done = match route.family {
-        Family::Ipv4 => change(conn, route, true),
+        Family::Ipv4 => put_ipv4(conn, route),
         Family::Ipv6 => put_ipv6(conn, route),
     };
-    done.map_err(|e| e.doing(format!("put {}", describe(route))))
+    done.map_err(|e| e.doing(format!("put {route}")))
 }
 
 fn change(conn: &mut Conn, route: &Route, onlink: bool) -> Result<(), Refused> {
     let flags = REQUEST | (libc::NLM_F_CREATE | libc::NLM_F_REPLACE) as u16;
     conn.change(message(libc::RTM_NEWROUTE, flags, route, onlink))
+}
+
+/// Another of our routes in the same place, in front of the wanted one, makes the kernel refuse to
+/// replace it; it is deleted.
+fn put_ipv4(conn: &mut Conn, route: &Route) -> Result<(), Refused> {
+    for _ in 0..ROUNDS {
+        match change(conn, route, true) {
+            Err(e) if e.errno() == Some(libc::EEXIST) => {
+                for twin in dump(conn, Family::Ipv4, Some(route.table), PROTOCOL)? {
+                    if twin.metric == route.metric && twin != *route {
+                        gone(conn.change(message(libc::RTM_DELROUTE, REQUEST, &twin, true)))?;
+                    }
+                }
+            }
+            done => return done,
+        }
+    }
+    Err(Refused::Interrupted(ROUNDS))
 }
 
 /// IPv6 replaces siblings only among routes of one kind (with or without a gateway, unreachable),
@@ -205,7 +228,7 @@ fn strays(conn: &mut Conn, wanted: &Route) -> Result<Vec<Route>, Refused> {
             .hops
             .iter()
             .filter(|hop| !wanted.hops.iter().any(|w| key(w) == key(hop)))
-            .copied()
+            .cloned()
             .collect();
         let unreachable = found.hops.is_empty() && !wanted.hops.is_empty();
         if unreachable || !hops.is_empty() {
@@ -227,7 +250,7 @@ fn global_gateway(route: &Route) -> bool {
 pub(crate) fn delete(conn: &mut Conn, route: &Route) -> Result<(), KernelError> {
     let onlink = route.family == Family::Ipv4;
     gone(conn.change(message(libc::RTM_DELROUTE, REQUEST, route, onlink)))
-        .map_err(|e| e.doing(format!("delete {}", describe(route))))
+        .map_err(|e| e.doing(format!("delete {route}")))
 }
 
 /// Nothing there, no such table, no such device: all mean that the route is gone.
@@ -302,20 +325,6 @@ fn put_gateway(writer: &mut Writer, family: Family, hop: &Hop) {
 fn put_via(writer: &mut Writer, family: i32, address: &[u8]) {
     let family = (family as u16).to_ne_bytes();
     writer.put(libc::RTA_VIA, &[&family[..], address].concat());
-}
-
-fn describe(route: &Route) -> String {
-    let mut text = format!("{} default", route.family);
-    for hop in &route.hops {
-        if let Some(via) = hop.via {
-            text += &format!(" via {via}");
-        }
-        text += &format!(" dev {}", hop.device.0);
-    }
-    if route.hops.is_empty() {
-        text += " unreachable";
-    }
-    text + &format!(" table {} metric {}", route.table.0, route.metric)
 }
 
 #[cfg(test)]

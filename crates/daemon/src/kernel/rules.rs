@@ -129,12 +129,12 @@ pub(crate) fn add(conn: &mut Conn, rule: &Rule) -> Result<(), KernelError> {
         },
         other => other,
     };
-    done.map_err(|e| e.doing(format!("add {}", describe(rule))))
+    done.map_err(|e| e.doing(format!("add {rule}")))
 }
 
 /// Deletes a rule; it is fine when there is none.
 pub(crate) fn delete(conn: &mut Conn, rule: &Rule) -> Result<(), KernelError> {
-    delete_exactly(conn, rule).map_err(|e| e.doing(format!("delete {}", describe(rule))))
+    delete_exactly(conn, rule).map_err(|e| e.doing(format!("delete {rule}")))
 }
 
 /// The kernel deletes the first rule that has all attributes of the request; it compares neither
@@ -198,10 +198,6 @@ fn message(kind: u16, flags: u16, rule: &Rule) -> Writer {
         message.put_u32(FRA_SUPPRESS_PREFIXLEN, suppress);
     }
     message
-}
-
-fn describe(rule: &Rule) -> String {
-    format!("{} rule {} ({rule:?})", rule.family, rule.priority.0)
 }
 
 #[cfg(test)]

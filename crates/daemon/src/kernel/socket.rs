@@ -46,7 +46,6 @@ enum End {
 pub(crate) struct Conn {
     protocol: isize,
     socket: Socket,
-    port: u32,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -54,13 +53,8 @@ pub(crate) struct Conn {
 impl Conn {
     /// Opens a socket of a netlink protocol in the network namespace of the calling thread.
     pub(crate) fn open(protocol: isize) -> io::Result<Conn> {
-        let (socket, port) = connect(protocol)?;
-        Ok(Conn { protocol, socket, port, sequence: 0, buffer: vec![0; DATAGRAM] })
-    }
-
-    /// The port number by which the kernel knows this socket.
-    pub(crate) fn port(&self) -> u32 {
-        self.port
+        let socket = connect(protocol)?;
+        Ok(Conn { protocol, socket, sequence: 0, buffer: vec![0; DATAGRAM] })
     }
 
     /// Sends a request for a change and waits until the kernel has carried it out.
@@ -239,15 +233,13 @@ impl Conn {
     }
 
     fn reopen(&mut self) -> Result<(), Refused> {
-        let (socket, port) = connect(self.protocol)?;
-        self.socket = socket;
-        self.port = port;
+        self.socket = connect(self.protocol)?;
         Ok(())
     }
 }
 
 /// Opens, tunes and binds a socket.
-fn connect(protocol: isize) -> io::Result<(Socket, u32)> {
+fn connect(protocol: isize) -> io::Result<Socket> {
     let mut socket = Socket::new(protocol)?;
     socket.set_ext_ack(true)?;
     socket.set_cap_ack(true)?;
@@ -255,8 +247,8 @@ fn connect(protocol: isize) -> io::Result<(Socket, u32)> {
     socket.set_netlink_get_strict_chk(true)?;
     sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(TIMEOUT))?;
     enlarge(&socket, BUFFER)?;
-    let port = socket.bind_auto()?.port_number();
-    Ok((socket, port))
+    socket.bind_auto()?;
+    Ok(socket)
 }
 
 /// Enlarges both buffers; without privilege over the initial user namespace only as far as the

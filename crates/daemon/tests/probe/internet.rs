@@ -8,6 +8,7 @@ use std::os::fd::AsFd as _;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -25,7 +26,11 @@ impl Space {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("awp{}-{number}-{role}", std::process::id());
         run("ip", &["netns", "add", &name], "");
-        Space { name }
+        let space = Space { name };
+        // An address that is being checked for duplicates answers no neighbour for a second.
+        space.sysctl("net/ipv6/conf/all/accept_dad", "0");
+        space.sysctl("net/ipv6/conf/default/accept_dad", "0");
+        space
     }
 
     /// Runs `work` inside, on a thread of its own. A panic passes through.
@@ -44,6 +49,20 @@ impl Space {
     /// Carries out `ip` commands, one a line.
     pub(crate) fn ip(&self, lines: &str) {
         run("ip", &["-n", &self.name, "-batch", "-"], lines);
+    }
+
+    /// Waits until a link carries packets, which is a little later than it is up.
+    fn wait_for_carrier(&self, link: &str) {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let shown = Command::new("ip").args(["-n", &self.name, "link", "show", link]).output();
+            let shown = String::from_utf8(shown.expect("ip").stdout).expect("text");
+            if shown.contains("state UP") {
+                return;
+            }
+            assert!(Instant::now() < end, "waited in vain for {link}: {shown}");
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Loads nft commands.
@@ -119,6 +138,8 @@ impl Internet {
              addr add 10.0.1.1/24 dev line
              addr add fd00:1::1/64 dev line nodad
              link set line up");
+        self.router.wait_for_carrier(&format!("w{wan}"));
+        isp.wait_for_carrier("line");
         self.router.ip(&format!(
             "route add default via 10.0.1.1 dev w{wan} metric {wan}
              route add ::/0 via fd00:1::1 dev w{wan} metric {wan}"

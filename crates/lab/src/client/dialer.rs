@@ -165,6 +165,12 @@ impl DialReport {
         longest
     }
 
+    /// When the last attempt that failed began.
+    pub fn last_failure(&self) -> Option<Instant> {
+        let failed = |attempt: &&Attempt| attempt.result.is_err();
+        self.attempts.iter().rev().find(failed).map(|attempt| attempt.at)
+    }
+
     /// The WANs in the order they were taken, repetitions left out: `[1, 2, 1]`.
     pub fn sequence(&self) -> Vec<usize> {
         let mut wans: Vec<usize> =

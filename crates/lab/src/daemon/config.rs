@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::servers::ECHO;
-use crate::topology::{Family, SERVERS, Topology};
+use crate::topology::{Family, TARGETS, Topology};
 
 /// A config file.
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ impl Config {
             weight: 1,
             more: Vec::new(),
         });
-        let ((first4, first6), (second4, second6)) = (SERVERS[2], SERVERS[3]);
+        let ((first4, first6), (second4, second6)) = (TARGETS[0], TARGETS[1]);
         let targets = format!(
             r#"["{first4}", "tcp://{second4}:{ECHO}", "{first6}", "tcp://[{second6}]:{ECHO}"]"#
         );

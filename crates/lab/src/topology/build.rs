@@ -23,8 +23,11 @@ pub(super) fn build(spec: Spec) -> Result<Topology> {
     address(&spec, &wans, &spaces)?;
     let directory = Arc::new(plan::directory(&wans));
     let mut topology = Topology { servers: None, spaces, spec, wans, directory };
-    let addresses: Vec<IpAddr> =
-        plan::SERVERS.iter().flat_map(|(v4, v6)| [IpAddr::from(*v4), (*v6).into()]).collect();
+    let addresses: Vec<IpAddr> = plan::SERVERS
+        .iter()
+        .chain(&plan::TARGETS)
+        .flat_map(|(v4, v6)| [IpAddr::from(*v4), (*v6).into()])
+        .collect();
     topology.servers = Some(Servers::start(topology.internet(), &addresses)?);
     Ok(topology)
 }
@@ -133,7 +136,7 @@ fn internet(wans: &[Wan]) -> String {
     for wan in wans {
         let _ = writeln!(text, "link set p{} master br0 up", wan.number);
     }
-    for (v4, v6) in plan::SERVERS {
+    for (v4, v6) in plan::SERVERS.iter().chain(&plan::TARGETS) {
         let _ = writeln!(text, "addr add {v4}/24 dev br0\naddr add {v6}/64 nodad dev br0");
     }
     text

@@ -9,11 +9,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Family, Leg, Spec, Wan};
 
-/// The servers' addresses: .10 to .13 and ::10 to ::13.
+/// The servers' addresses for clients: .10 to .13 and ::10 to ::13.
 pub const SERVERS: [(Ipv4Addr, Ipv6Addr); 4] = [server(10), server(11), server(12), server(13)];
 
+/// More of the same servers' addresses, kept for probes, so that ISPs can tell those apart: .20,
+/// .21 and ::20, ::21.
+pub const TARGETS: [(Ipv4Addr, Ipv6Addr); 2] = [server(20), server(21)];
+
 const fn server(host: u8) -> (Ipv4Addr, Ipv6Addr) {
-    (Ipv4Addr::new(198, 51, 100, host), internet6(0x10 + host as u16 - 10))
+    (Ipv4Addr::new(198, 51, 100, host), internet6(host as u16 / 10 * 0x10 + host as u16 % 10))
 }
 
 const fn internet6(host: u16) -> Ipv6Addr {

@@ -28,9 +28,9 @@ pub(crate) fn load(text: &str) -> Result<(), KernelError> {
         input.write_all(text.as_bytes())?;
         input.rewind()?;
         let errors = File::from(memfd_create("anywan-nft-errors", MemfdFlags::CLOEXEC)?);
-        let mut child = spawn("nft", &input, &errors).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => spawn(ELSEWHERE, &input, &errors),
-            _ => Err(error),
+        let mut child = spawn("nft", &input, &errors).or_else(|error| {
+            let elsewhere = error.kind() == io::ErrorKind::NotFound;
+            if elsewhere { spawn(ELSEWHERE, &input, &errors) } else { Err(error) }
         })?;
         let status = wait(&mut child)?;
         Ok((status, words(errors)?))

@@ -4,7 +4,7 @@
 
 use super::super::error::Refused;
 use super::super::socket::Conn;
-use super::super::wire::{Attribute, Attributes, Writer};
+use super::super::wire::{Attribute, Attributes};
 use super::{NFGENMSG, OBJECT, ask};
 
 const TABLE_FLAGS: u16 = 2;
@@ -125,6 +125,7 @@ impl Fnv {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::super::wire::Writer;
     use super::*;
 
     proptest! {

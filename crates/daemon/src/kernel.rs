@@ -1,0 +1,159 @@
+//! The kernel adapter: reads the facts that core wants to know, and carries out its steps. In:
+//! [`Step`]s. Out: the parts of `anywan_core::observed`. It decides nothing, remembers nothing
+//! about routes and rules, and touches nothing that is not tagged as ours.
+//!
+//! Calls block, for microseconds: the kernel does the work inside the call. One thread owns it.
+//! Two sockets are kept open for ever: requests to rtnetlink, and to netfilter (closing one that
+//! has committed an nftables transaction costs 16 ms). A third, for reading routes, may be
+//! replaced at any time, as stopping early in a dump means closing its socket. [`Monitor`] has
+//! sockets of its own.
+
+mod conntrack;
+mod error;
+mod links;
+mod monitor;
+mod nft;
+mod remember;
+mod routes;
+mod rules;
+mod socket;
+mod sysctl;
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anywan_core::names::{Family, IfIndex, Mac};
+use anywan_core::observed::{Address, Link, Neighbour, Nft, Observed, Route, Rule};
+use anywan_core::steps::Step;
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+
+pub use error::{KernelError, Refused};
+pub use monitor::{Hints, Monitor};
+use remember::Memory;
+use socket::Conn;
+
+/// The kernel of one network namespace: that of the thread that opened it.
+#[derive(Debug)]
+pub struct Kernel {
+    route: Conn,
+    route_dumps: Conn,
+    netfilter: Conn,
+    memory: Memory,
+    table: nft::Table,
+}
+
+impl Kernel {
+    /// Opens the sockets, and reads what an earlier daemon left in the state directory.
+    pub fn open(state_dir: &Path) -> Result<Kernel, KernelError> {
+        let open = |what, protocol| {
+            Conn::open(protocol).map_err(|error| KernelError::Open {
+                what,
+                hint: "anywan needs Linux 6.1 or newer",
+                source: Refused::Socket(error),
+            })
+        };
+        let mut kernel = Kernel {
+            route: open("rtnetlink", NETLINK_ROUTE)?,
+            route_dumps: open("rtnetlink", NETLINK_ROUTE)?,
+            netfilter: open("nfnetlink", NETLINK_NETFILTER)?,
+            memory: Memory::open(state_dir),
+            table: nft::Table::default(),
+        };
+        match nft::generation(&mut kernel.netfilter) {
+            Ok(_) => Ok(kernel),
+            Err(source) => {
+                let hint = match source.errno() {
+                    Some(libc::EPERM) => "run anywand as root, or with CAP_NET_ADMIN",
+                    _ => "the kernel has no nf_tables: load the module nf_tables, or use a kernel \
+                          with CONFIG_NF_TABLES",
+                };
+                Err(KernelError::Open { what: "nf_tables", hint, source })
+            }
+        }
+    }
+
+    /// Everything at once, with the kernel parameters of these paths, and nothing from memory.
+    pub fn observe<P: AsRef<str>>(
+        &mut self,
+        sysctls: impl IntoIterator<Item = P>,
+    ) -> Result<Observed, KernelError> {
+        self.table.forget();
+        Ok(Observed {
+            links: self.links()?,
+            addresses: self.addresses()?,
+            routes: self.routes()?,
+            rules: self.rules()?,
+            neighbours: self.neighbours()?,
+            sysctls: self.sysctls(sysctls)?,
+            sysctls_before: self.sysctls_before().clone(),
+            nft: self.nft()?,
+        })
+    }
+
+    /// Every network interface.
+    pub fn links(&mut self) -> Result<BTreeMap<IfIndex, Link>, KernelError> {
+        links::read_links(&mut self.route)
+    }
+
+    /// Every address of every interface.
+    pub fn addresses(&mut self) -> Result<BTreeSet<Address>, KernelError> {
+        links::read_addresses(&mut self.route)
+    }
+
+    /// The default routes: ours in any table, everybody's in main.
+    pub fn routes(&mut self) -> Result<BTreeSet<Route>, KernelError> {
+        routes::read(&mut self.route_dumps)
+    }
+
+    /// Our ip rules.
+    pub fn rules(&mut self) -> Result<BTreeSet<Rule>, KernelError> {
+        rules::read(&mut self.route)
+    }
+
+    /// The neighbours with a known hardware address.
+    pub fn neighbours(&mut self) -> Result<BTreeMap<Neighbour, Mac>, KernelError> {
+        links::read_neighbours(&mut self.route)
+    }
+
+    /// Kernel parameters, by path below `/proc/sys`; those that do not exist are absent.
+    pub fn sysctls<P: AsRef<str>>(
+        &self,
+        paths: impl IntoIterator<Item = P>,
+    ) -> Result<BTreeMap<String, String>, KernelError> {
+        sysctl::read(paths)
+    }
+
+    /// What the parameters that we changed were before.
+    pub fn sysctls_before(&self) -> &BTreeMap<String, String> {
+        self.memory.sysctls()
+    }
+
+    /// Our nftables table. Cheap when nobody committed anything since it was last read.
+    pub fn nft(&mut self) -> Result<Nft, KernelError> {
+        self.table.read(&mut self.netfilter, &self.memory)
+    }
+
+    /// Carries out one step.
+    pub fn apply(&mut self, step: &Step) -> Result<(), KernelError> {
+        match step {
+            Step::SetSysctl { path, value } => sysctl::set(&mut self.memory, path, value),
+            Step::RestoreSysctl { path, value } => sysctl::restore(&mut self.memory, path, value),
+            Step::ReplaceTable { fingerprint, text, .. } => {
+                self.table.replace(&mut self.netfilter, &mut self.memory, *fingerprint, text)
+            }
+            Step::ChangeElements(changes) => self.table.change(&mut self.netfilter, changes),
+            Step::DeleteTable => self.table.delete(&mut self.netfilter, &mut self.memory),
+            Step::PutRoute(route) => routes::put(&mut self.route, route),
+            Step::DeleteRoute(route) => routes::delete(&mut self.route, route),
+            Step::AddRule(rule) => rules::add(&mut self.route, rule),
+            Step::DeleteRule(rule) => rules::delete(&mut self.route, rule),
+        }
+    }
+
+    /// Deletes from conntrack the flows of one family whose mark is `mark` under `mask`, but for
+    /// established TCP, and says how many there were.
+    pub fn evacuate(&mut self, family: Family, mark: u32, mask: u32) -> Result<u64, KernelError> {
+        conntrack::evacuate(&mut self.netfilter, family, mark, mask)
+    }
+}

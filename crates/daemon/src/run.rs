@@ -1,0 +1,409 @@
+//! The one loop: await an event, let the engine handle it, carry out the steps, ask the asks.
+//! One thread; it owns the kernel adapter, the prober and the engine. It ends on SIGTERM or
+//! SIGINT, leaving everything in place so that traffic flows on, or when it was told to take
+//! everything out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anywan_core::api::{Notice, Plan, Problem};
+use anywan_core::config::{self, Config};
+use anywan_core::engine::{Engine, Event, Happening};
+use anywan_core::names::Family;
+use anywan_core::steps::{Ask, ProbeResult, Step};
+use anyhow::{Context, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::clock::Clock;
+use crate::kernel::{Hints, Kernel, KernelError, Monitor};
+use crate::probe::Prober;
+use crate::stub::{Reloaded, Request, RequestKind, Server};
+use crate::state::StateDir;
+
+/// Full re-reads in one go until the plan settles: steps that depend on others' effects (a
+/// parameter that appears with its module) need two or three.
+const ROUNDS_MAX: usize = 6;
+/// Everything is read again this often, whether the kernel told of changes or not.
+const REREAD: Duration = Duration::from_secs(30);
+/// Requests that wait for the loop.
+const REQUESTS_MAX: usize = 32;
+/// Notices that a slow reader of events may lag behind.
+const NOTICES_MAX: usize = 256;
+/// A configuration file larger than this is not one.
+const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How the daemon is started.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// The socket to answer on.
+    pub socket: PathBuf,
+    /// Where WAN numbers and former values are kept.
+    pub state_dir: PathBuf,
+}
+
+/// A configuration file that cannot be used; the text is for a person.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfig(pub String);
+
+/// Runs until told to end.
+///
+/// # Errors
+/// [`BadConfig`], or what keeps it from starting.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let config = read_config(&options)?;
+    let state = StateDir::open(&options.state_dir)?;
+    // Subscribed before the first dump, so that nothing falls between.
+    let monitor = Monitor::open().context("watch the kernel")?;
+    let kernel = Kernel::open(&options.state_dir)?;
+    let (prober, results) = Prober::new();
+    let clock = Clock::start();
+    let engine = Engine::new(config, &state.numbers());
+    let (notices, _) = broadcast::channel(NOTICES_MAX);
+    let mut daemon = Daemon { options, engine, kernel, prober, clock, state, notices };
+    daemon.keep_numbers();
+    daemon.reread_all();
+    daemon.settle();
+    let (requests_to, requests) = mpsc::channel(REQUESTS_MAX);
+    let server = Server::start(&daemon.options.socket, requests_to, daemon.notices.clone())?;
+    tracing::info!(socket = %daemon.options.socket.display(), "steering");
+    let ended = daemon.watch(monitor, results, requests).await;
+    server.stop().await;
+    ended
+}
+
+/// Takes everything of ours out of the kernel, without a daemon.
+///
+/// # Errors
+/// When a daemon is running, or something of ours could not be taken out.
+pub fn take_down(options: &Options) -> anyhow::Result<()> {
+    let _state = StateDir::open(&options.state_dir)?;
+    let mut kernel = Kernel::open(&options.state_dir)?;
+    let mut failures = Vec::new();
+    for _ in 0..ROUNDS_MAX {
+        let former: Vec<String> = kernel.sysctls_before().keys().cloned().collect();
+        let observed = kernel.observe(&former)?;
+        let desired = anywan_core::desired::nothing(&observed);
+        let steps = anywan_core::steps::diff(&observed, &desired);
+        if steps.is_empty() {
+            return Ok(());
+        }
+        failures = steps
+            .iter()
+            .filter_map(|step| kernel.apply(step).err().map(|e| format!("{step}: {}", chain(&e))))
+            .collect();
+    }
+    bail!("not everything could be taken out:\n{}", failures.join("\n"))
+}
+
+fn read_config(options: &Options) -> anyhow::Result<Config> {
+    load_config(&options.config).map_err(anyhow::Error::from)
+}
+
+fn load_config(path: &std::path::Path) -> Result<Config, BadConfig> {
+    let name = path.display().to_string();
+    let unreadable = |error: std::io::Error| {
+        BadConfig(format!(
+            "error: {name} cannot be read: {error}\n\nhint: `anywan check FILE` checks a file; \
+             --config names another one"
+        ))
+    };
+    let size = std::fs::metadata(path).map_err(unreadable)?.len();
+    if size > CONFIG_BYTES_MAX {
+        let text = format!("error: {name} has {size} bytes; a configuration has 1 MiB at most");
+        return Err(BadConfig(text));
+    }
+    let bytes = std::fs::read(path).map_err(unreadable)?;
+    config::parse_bytes(&bytes).map_err(|faults| {
+        BadConfig(config::render(&name, &String::from_utf8_lossy(&bytes), &faults, false))
+    })
+}
+
+/// An error with all its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+struct Daemon {
+    options: Options,
+    engine: Engine,
+    kernel: Kernel,
+    prober: Prober,
+    clock: Clock,
+    state: StateDir,
+    notices: broadcast::Sender<Notice>,
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+impl Daemon {
+    async fn watch(
+        &mut self,
+        mut monitor: Monitor,
+        mut results: mpsc::Receiver<ProbeResult>,
+        mut requests: mpsc::Receiver<Request>,
+    ) -> anyhow::Result<()> {
+        let mut signals = Signals::new()?;
+        let mut reread_at = self.clock.now() + REREAD;
+        while !self.engine.left() {
+            let wait = self.engine.poll_deadline().map_or(reread_at, |d| d.min(reread_at));
+            tokio::select! {
+                biased;
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
+                hints = monitor.next() => self.reread(hints),
+                Some(result) = results.recv() => {
+                    self.handle(Event::Probe(result));
+                    while let Ok(result) = results.try_recv() {
+                        self.handle(Event::Probe(result));
+                    }
+                }
+                _ = signals.hangup.recv() => {
+                    // What is wrong is in the log and among the problems.
+                    let _ = self.reload();
+                }
+                Some(request) = requests.recv() => self.answer(request),
+                () = tokio::time::sleep(self.clock.until(wait)) => {}
+            }
+            if self.clock.now() >= reread_at {
+                reread_at = self.clock.now() + REREAD;
+                self.reread_all();
+            }
+            self.settle();
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.engine.handle(event, self.clock.now());
+    }
+
+    /// Carries out what the engine wants until it wants nothing more, then asks its questions.
+    fn settle(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            self.engine.advance(self.clock.now());
+            let mut touched = Hints::default();
+            while let Some(step) = self.engine.poll_step() {
+                touched |= self.carry_out(step);
+            }
+            self.tell();
+            if touched.is_empty() {
+                break;
+            }
+            self.reread(touched);
+        }
+        while let Some(ask) = self.engine.poll_ask() {
+            self.ask(ask);
+        }
+        self.tell();
+    }
+
+    fn carry_out(&mut self, step: Step) -> Hints {
+        tracing::debug!(%step, "step");
+        let touched = touched_by(&step);
+        if let Err(error) = self.kernel.apply(&step) {
+            let error = chain(&error);
+            tracing::warn!(%step, %error, "a step failed");
+            self.handle(Event::StepFailed { step, error });
+        }
+        touched
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Probe(probe) => {
+                if let Err(result) = self.prober.send(probe) {
+                    self.handle(Event::Probe(result));
+                }
+            }
+            Ask::Evacuate { wan, family, mark: (mark, mask) } => {
+                match self.kernel.evacuate(family, mark, mask) {
+                    Ok(deleted) => self.handle(Event::Evacuated { wan, family, deleted }),
+                    Err(error) => tracing::warn!(error = %chain(&error), "evacuation failed"),
+                }
+            }
+        }
+    }
+
+    fn reread_all(&mut self) {
+        self.reread(Hints { overrun: true, ..Hints::default() });
+    }
+
+    /// Reads again what may have changed.
+    fn reread(&mut self, hints: Hints) {
+        if let Err(error) = self.try_reread(hints) {
+            tracing::warn!(error = %chain(&error), "the kernel could not be read");
+            self.handle(Event::Problem(Problem {
+                code: "kernel.unreadable".to_owned(),
+                at: "kernel".to_owned(),
+                what: chain(&error),
+                hint: "it is tried again; what was known last is used until then".to_owned(),
+            }));
+            return;
+        }
+        let (code, at) = ("kernel.unreadable".to_owned(), "kernel".to_owned());
+        self.handle(Event::Solved { code, at });
+    }
+
+    fn try_reread(&mut self, hints: Hints) -> Result<(), KernelError> {
+        let all = hints.overrun;
+        // A change of a link changes more than links.
+        let links = all || hints.links;
+        if links {
+            let links = self.kernel.links()?;
+            self.handle(Event::Links(links));
+        }
+        if links || hints.addresses {
+            let addresses = self.kernel.addresses()?;
+            self.handle(Event::Addresses(addresses));
+        }
+        if links || hints.addresses || hints.routes {
+            let routes = self.kernel.routes()?;
+            self.handle(Event::Routes(routes));
+        }
+        if links || hints.neighbours {
+            let neighbours = self.kernel.neighbours()?;
+            self.handle(Event::Neighbours(neighbours));
+        }
+        if all || hints.rules {
+            let rules = self.kernel.rules()?;
+            self.handle(Event::Rules(rules));
+        }
+        if all || hints.nft {
+            let nft = self.kernel.nft()?;
+            self.handle(Event::Nft(nft));
+        }
+        if links || hints.sysctls {
+            let now = self.kernel.sysctls(self.engine.watched_sysctls())?;
+            let before = self.kernel.sysctls_before().clone();
+            self.handle(Event::Sysctls { now, before });
+        }
+        Ok(())
+    }
+
+    /// Tells whoever follows what has happened.
+    fn tell(&mut self) {
+        while let Some(happening) = self.engine.poll_happening() {
+            log(&happening);
+            // Nobody listening is fine.
+            let _ = self.notices.send(notice(&self.clock, happening));
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        let Request { kind, reply } = request;
+        let answer = match kind {
+            RequestKind::Status => reply.status(self.engine.status(&|m| self.clock.wall(m))),
+            RequestKind::Plan(config) => reply.plan(self.preview(config.map(|c| *c))),
+            RequestKind::Reload => reply.reload(self.reload()),
+            RequestKind::Down => {
+                self.handle(Event::Leave);
+                self.settle();
+                reply.down(self.engine.left())
+            }
+        };
+        let _ = answer;
+    }
+
+    fn preview(&self, config: Option<Config>) -> Plan {
+        let steps = self.engine.preview(config, self.clock.now());
+        Plan {
+            version: anywan_core::api::API_VERSION,
+            steps: steps.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    /// Reads the file again; a bad one changes nothing.
+    fn reload(&mut self) -> Result<Reloaded, String> {
+        let at = self.options.config.display().to_string();
+        let code = "config.refused".to_owned();
+        match load_config(&self.options.config) {
+            Ok(config) => {
+                let changed = config != *self.engine.config();
+                self.handle(Event::Solved { code, at });
+                if changed {
+                    self.handle(Event::Config(Box::new(config)));
+                    self.keep_numbers();
+                    self.reread_all();
+                }
+                self.settle();
+                Ok(Reloaded { changed })
+            }
+            Err(BadConfig(text)) => {
+                tracing::error!("the new configuration is not used\n{text}");
+                let what = "the file is not valid; the old configuration stays in force".to_owned();
+                let hint = format!("`anywan check {at}` shows what is wrong");
+                self.handle(Event::Problem(Problem { code, at, what, hint }));
+                self.settle();
+                Err(text)
+            }
+        }
+    }
+
+    fn keep_numbers(&mut self) {
+        let at = self.options.state_dir.display().to_string();
+        let code = "state.not-kept".to_owned();
+        match self.state.keep_numbers(self.engine.numbers()) {
+            Ok(()) => self.handle(Event::Solved { code, at }),
+            Err(error) => {
+                let what = format!("WAN numbers cannot be kept: {error}");
+                let hint = "is the disk full? after a restart WANs may get other numbers".to_owned();
+                self.handle(Event::Problem(Problem { code, at, what, hint }));
+            }
+        }
+    }
+}
+
+/// What a step may have changed.
+fn touched_by(step: &Step) -> Hints {
+    let mut hints = Hints::default();
+    match step {
+        Step::SetSysctl { .. } | Step::RestoreSysctl { .. } => hints.sysctls = true,
+        // Connection tracking and its parameters come with the first rule that needs them.
+        Step::ReplaceTable { .. } => (hints.nft, hints.sysctls) = (true, true),
+        Step::ChangeElements(_) | Step::DeleteTable => hints.nft = true,
+        Step::PutRoute(_) | Step::DeleteRoute(_) => hints.routes = true,
+        Step::AddRule(_) | Step::DeleteRule(_) => hints.rules = true,
+    }
+    hints
+}
+
+fn notice(clock: &Clock, happening: Happening) -> Notice {
+    let time = clock.wall(happening.at);
+    let Happening { kind, wan, family, old, new, reason, .. } = happening;
+    let family = match family {
+        None => "",
+        Some(Family::Ipv4) => "ipv4",
+        Some(Family::Ipv6) => "ipv6",
+    };
+    Notice { time, kind: kind.to_owned(), wan, family: family.to_owned(), old, new, reason }
+}
+
+fn log(happening: &Happening) {
+    let Happening { kind, wan, family, old, new, reason, .. } = happening;
+    let family = family.map_or_else(String::new, |f| f.to_string());
+    tracing::info!(kind, %wan, %family, %old, %new, %reason);
+}

@@ -1,0 +1,91 @@
+//! The state directory: who may use it, and the WAN numbers that are kept in it. Without it
+//! anywan still routes; it only forgets between runs, and says so.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anywan_core::facts::Numbers;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use thiserror::Error;
+
+/// Numbers larger than this on disk are not ours: 62 names of 15 bytes need 2 KiB.
+const NUMBERS_BYTES_MAX: u64 = 64 * 1024;
+
+/// Why the state directory cannot be used.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// Another daemon holds it.
+    #[error("another anywand uses the state directory {0}")]
+    Taken(PathBuf),
+    /// It cannot be made or written to.
+    #[error("the state directory {path} cannot be used")]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The state directory, locked for as long as this lives.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateDir {
+    /// Makes the directory if it is missing, and locks it.
+    ///
+    /// # Errors
+    /// When another daemon holds it, or it cannot be used at all.
+    pub fn open(path: &Path) -> Result<StateDir, StateError> {
+        let unusable = |source| StateError::Unusable { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(unusable)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join("lock"))
+            .map_err(unusable)?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(StateDir { path: path.to_owned(), _lock: lock }),
+            Err(Errno::WOULDBLOCK) => Err(StateError::Taken(path.to_owned())),
+            Err(errno) => Err(unusable(errno.into())),
+        }
+    }
+
+    /// The WAN numbers of the last run; none when there was none or the file makes no sense.
+    pub fn numbers(&self) -> Numbers {
+        let path = self.path.join("numbers.json");
+        let fits = fs::metadata(&path).is_ok_and(|m| m.len() <= NUMBERS_BYTES_MAX);
+        let text = if fits { fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        match serde_json::from_slice(&text) {
+            Ok(numbers) => numbers,
+            Err(error) => {
+                if path.exists() {
+                    tracing::warn!(path = %path.display(), %error, "WAN numbers are not readable");
+                }
+                Numbers::new()
+            }
+        }
+    }
+
+    /// Keeps the WAN numbers for the next run.
+    ///
+    /// # Errors
+    /// When they cannot be written; the old ones are then still there.
+    pub fn keep_numbers(&self, numbers: &Numbers) -> io::Result<()> {
+        if self.numbers() == *numbers && !numbers.is_empty() {
+            return Ok(());
+        }
+        let (new, path) = (self.path.join("numbers.json.new"), self.path.join("numbers.json"));
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec_pretty(numbers)?)?;
+        file.sync_all()?;
+        fs::rename(new, path)
+    }
+}
