@@ -107,7 +107,8 @@ fn choose_family(
     let lost = match reason {
         Reason::Trying | Reason::NoneWorks => BTreeSet::new(),
         Reason::BestPriority | Reason::Unproven => {
-            trust.iter().filter(|(_, t)| **t <= Trust::Down).map(|(id, _)| *id).collect()
+            let failed = trust.iter().filter(|(_, t)| **t <= Trust::Down).map(|(id, _)| *id);
+            failed.chain(stranded(facts, family)).collect()
         }
     };
     FamilyChoice {
@@ -117,6 +118,14 @@ fn choose_family(
         lost,
         reason,
     }
+}
+
+/// The WANs that retire, but cannot even carry what they still have.
+fn stranded(facts: &BTreeMap<WanId, WanFacts>, family: Family) -> impl Iterator<Item = WanId> {
+    facts
+        .iter()
+        .filter(move |(_, f)| f.retiring && f.sides.get(family).obstacle.is_some())
+        .map(|(id, _)| *id)
 }
 
 fn trust(facts: Option<&WanFacts>, sides: Option<&PerFamily<Side>>, family: Family) -> Trust {

@@ -7,6 +7,7 @@ mod plan;
 mod report;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,7 @@ use crate::api::{Problem, State};
 use crate::choose::{Choice, Sides, choose};
 use crate::config::{Config, Target, Wan};
 use crate::desired::{self, Basis, Desired};
-use crate::facts::{self, Numbers, WanFacts};
+use crate::facts::{self, Kept, Numbers, WanFacts};
 use crate::health::Side;
 use crate::names::{Family, IfIndex, Mac, PerFamily, WanId};
 use crate::observed::{Address, Key, Link, Neighbour, Nft, Observed, Route, Rule};
@@ -26,6 +27,8 @@ use plan::Attempts;
 
 /// Notices that wait to be fetched; a daemon that never fetches them loses the oldest.
 const NOTICES_MAX: usize = 1000;
+/// How often the flows of WANs that retire are counted.
+const FLOWS_COUNTED: Duration = Duration::from_secs(10);
 
 /// Something that happened. Facts come complete: a dump, never a difference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,6 +69,13 @@ pub enum Event {
         family: Family,
         /// How many flows were deleted.
         deleted: u64,
+    },
+    /// The flows of a retiring WAN were counted.
+    Flows {
+        /// The WAN.
+        wan: WanId,
+        /// How many it has, of both families.
+        count: u64,
     },
     /// A new configuration.
     Config(Box<Config>),
@@ -145,6 +155,8 @@ pub struct Engine {
     stale: bool,
     attempts: Attempts,
     evacuations: Evacuations,
+    /// When the flows of retiring WANs are counted next.
+    next_count: Moment,
     reported: BTreeMap<(String, String), Problem>,
     problems: BTreeSet<Problem>,
     steps: VecDeque<Step>,
@@ -153,9 +165,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine for `config`. `numbers` are those of an earlier run; see [`Engine::numbers`].
-    pub fn new(config: Config, numbers: &Numbers) -> Engine {
-        let numbers = facts::assign_numbers(&config, numbers);
+    /// An engine for `config`. `kept` is what an earlier run left; see [`Engine::kept`].
+    pub fn new(mut config: Config, kept: &Kept) -> Engine {
+        config.retiring = retire(&config, &kept.retiring);
+        let numbers = facts::assign_numbers(&config, &kept.numbers);
         Engine {
             config,
             numbers,
@@ -171,6 +184,7 @@ impl Engine {
             stale: true,
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
+            next_count: Moment::default(),
             reported: BTreeMap::new(),
             problems: BTreeSet::new(),
             steps: VecDeque::new(),
@@ -179,14 +193,15 @@ impl Engine {
         }
     }
 
-    /// The WANs' numbers, to be kept for the next run.
-    pub fn numbers(&self) -> &Numbers {
-        &self.numbers
+    /// What is to be kept for the next run.
+    pub fn kept(&self) -> Kept {
+        Kept { numbers: self.numbers.clone(), retiring: self.config.retiring.clone() }
     }
 
-    /// The configuration in force.
-    pub fn config(&self) -> &Config {
-        &self.config
+    /// Whether `config` says what is in force already.
+    pub fn follows(&self, config: &Config) -> bool {
+        let Config { lans, wans, router, retiring: _ } = &self.config;
+        (lans, wans, router) == (&config.lans, &config.wans, &config.router)
     }
 
     /// The kernel parameters that the daemon should read.
@@ -245,6 +260,7 @@ impl Engine {
             Event::Evacuated { wan, family, deleted } => {
                 self.evacuations.done(wan, family, deleted, now);
             }
+            Event::Flows { wan, count } => self.flows_counted(wan, count, now),
             Event::Config(config) => self.reconfigure(*config, now),
             Event::Problem(problem) => {
                 self.reported.insert((problem.code.clone(), problem.at.clone()), problem);
@@ -277,6 +293,7 @@ impl Engine {
             self.decide(now);
         }
         self.ask_for_evacuations(now);
+        self.ask_for_flows(now);
     }
 
     /// The next step to carry out, in order.
@@ -306,7 +323,9 @@ impl Engine {
             })
         });
         let sides = if self.leaving { None } else { sides.min() };
-        [sides, self.attempts.deadline(), self.evacuations.deadline()].into_iter().flatten().min()
+        let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
+        let others = [self.attempts.deadline(), self.evacuations.deadline(), retiring];
+        sides.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     fn wan(&self, id: WanId) -> Option<&Wan> {
@@ -324,7 +343,11 @@ impl Engine {
         }
     }
 
-    fn reconfigure(&mut self, config: Config, now: Moment) {
+    fn reconfigure(&mut self, mut config: Config, now: Moment) {
+        let mut former = std::mem::take(&mut self.config.retiring);
+        former.append(&mut self.config.wans);
+        config.retiring = retire(&config, &former);
+        self.next_count = now + FLOWS_COUNTED;
         self.numbers = facts::assign_numbers(&config, &self.numbers);
         self.config = config;
         self.stale = true;
@@ -335,8 +358,9 @@ impl Engine {
     fn refresh_facts(&mut self, now: Moment) {
         let before = std::mem::take(&mut self.facts);
         self.facts = facts::read(&self.config, &self.numbers, &self.observed);
-        self.sides.retain(|id, _| self.facts.contains_key(id));
-        let ids: Vec<WanId> = self.facts.keys().copied().collect();
+        let serves = |id: &WanId| self.facts.get(id).is_some_and(|f| !f.retiring);
+        self.sides.retain(|id, _| serves(id));
+        let ids: Vec<WanId> = self.facts.keys().copied().filter(serves).collect();
         for id in ids {
             if !self.sides.contains_key(&id) {
                 let sides = PerFamily::from_fn(|family| self.new_side(id, family, now));
@@ -451,6 +475,11 @@ impl Engine {
     fn state_of(&self, id: WanId, family: Family) -> State {
         self.sides.get(&id).map_or(State::Unknown, |sides| sides.get(family).state())
     }
+}
+
+/// Those of `former` that `config` no longer has: they retire.
+fn retire(config: &Config, former: &[Wan]) -> Vec<Wan> {
+    former.iter().filter(|old| config.wans.iter().all(|w| w.name != old.name)).cloned().collect()
 }
 
 /// The targets of one family, in file order.

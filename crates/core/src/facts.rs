@@ -14,6 +14,15 @@ use crate::observed::{Address, Hop, Link, Neighbour, Observed, Route};
 /// WAN numbers by name; kept across restarts and config changes.
 pub type Numbers = BTreeMap<String, WanId>;
 
+/// What outlives a run of the daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Kept {
+    /// The WANs' numbers.
+    pub numbers: Numbers,
+    /// WANs that are no longer configured but still have flows.
+    pub retiring: Vec<Wan>,
+}
+
 /// What the facts say about one WAN.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WanFacts {
@@ -24,6 +33,8 @@ pub struct WanFacts {
     /// Shares its interface with a LAN or another WAN, so that its packets are known by the
     /// gateway's hardware address and next hop only.
     pub shared: bool,
+    /// No longer configured; only its flows are left.
+    pub retiring: bool,
     /// Each family by itself.
     pub sides: PerFamily<SideFacts>,
 }
@@ -83,7 +94,9 @@ pub fn assign_numbers(config: &Config, before: &Numbers) -> Numbers {
         }
         let free = |taken: &Numbers| (1..=max).map(WanId).find(|n| !taken.values().any(|t| t == n));
         let number = free(&numbers).or_else(|| {
-            numbers.retain(|name, _| config.wans.iter().any(|w| w.name == *name));
+            let known =
+                |name: &str| config.wans.iter().chain(&config.retiring).any(|w| w.name == name);
+            numbers.retain(|name, _| known(name));
             free(&numbers)
         });
         if let Some(number) = number {
@@ -98,9 +111,15 @@ pub fn numbered<'a>(config: &'a Config, numbers: &Numbers) -> BTreeMap<WanId, &'
     config.wans.iter().filter_map(|w| numbers.get(&w.name).map(|n| (*n, w))).collect()
 }
 
-/// Reads off what is known about every WAN.
+/// The same, and the WANs that are only left with flows.
+pub fn numbered_all<'a>(config: &'a Config, numbers: &Numbers) -> BTreeMap<WanId, &'a Wan> {
+    let wans = config.wans.iter().chain(&config.retiring);
+    wans.filter_map(|w| numbers.get(&w.name).map(|n| (*n, w))).collect()
+}
+
+/// Reads off what is known about every WAN, those that retire included.
 pub fn read(config: &Config, numbers: &Numbers, observed: &Observed) -> BTreeMap<WanId, WanFacts> {
-    numbered(config, numbers)
+    numbered_all(config, numbers)
         .into_iter()
         .map(|(id, wan)| (id, wan_facts(config, id, wan, observed)))
         .collect()
@@ -115,6 +134,7 @@ fn wan_facts(config: &Config, id: WanId, wan: &Wan, observed: &Observed) -> WanF
         device: found.map(|(index, _)| index),
         mtu: found.map_or(1500, |(_, link)| link.mtu),
         shared,
+        retiring: !config.wans.iter().any(|w| w.name == wan.name),
         sides: PerFamily::from_fn(|family| match found {
             None => SideFacts { obstacle: Some(no_interface(wan, family)), ..SideFacts::default() },
             Some((index, link)) => side_facts(wan, table, family, index, link, observed),

@@ -85,9 +85,16 @@ pub enum Ask {
         /// The connection mark of its flows, and the mask under which it is compared.
         mark: (u32, u32),
     },
+    /// Count the flows that a retiring WAN still has. Answered by the number.
+    CountFlows {
+        /// The WAN whose flows they are.
+        wan: WanId,
+        /// The connection mark of its flows, and the mask under which it is compared.
+        mark: (u32, u32),
+    },
 }
 
-/// One question asked through one WAN.
+/// One probe: a question asked through one WAN.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
     /// The WAN.

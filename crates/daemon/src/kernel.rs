@@ -151,6 +151,11 @@ impl Kernel {
         }
     }
 
+    /// How many flows of both families have the mark `mark` under `mask`.
+    pub fn count_flows(&mut self, mark: u32, mask: u32) -> Result<u64, KernelError> {
+        conntrack::count(&mut self.netfilter, mark, mask)
+    }
+
     /// Deletes from conntrack the flows of one family whose mark is `mark` under `mask`, but for
     /// established TCP, and says how many there were.
     pub fn evacuate(&mut self, family: Family, mark: u32, mask: u32) -> Result<u64, KernelError> {

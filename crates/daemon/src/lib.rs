@@ -8,4 +8,3 @@ pub mod probe;
 pub mod run;
 pub mod serve;
 pub mod state;
-mod stub;

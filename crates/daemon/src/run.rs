@@ -18,7 +18,7 @@ use tokio::sync::{broadcast, mpsc};
 use crate::clock::Clock;
 use crate::kernel::{Hints, Kernel, KernelError, Monitor};
 use crate::probe::Prober;
-use crate::stub::{Reloaded, Request, RequestKind, Server};
+use crate::serve::{Reloaded, Request, RequestKind, Server};
 use crate::state::StateDir;
 
 /// Full re-reads in one go until the plan settles: steps that depend on others' effects (a
@@ -61,10 +61,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let kernel = Kernel::open(&options.state_dir)?;
     let (prober, results) = Prober::new();
     let clock = Clock::start();
-    let engine = Engine::new(config, &state.numbers());
+    let engine = Engine::new(config, &state.kept());
     let (notices, _) = broadcast::channel(NOTICES_MAX);
     let mut daemon = Daemon { options, engine, kernel, prober, clock, state, notices };
-    daemon.keep_numbers();
+    daemon.keep();
     daemon.reread_all();
     daemon.settle();
     let (requests_to, requests) = mpsc::channel(REQUESTS_MAX);
@@ -239,6 +239,13 @@ impl Daemon {
                     self.handle(Event::Probe(result));
                 }
             }
+            Ask::CountFlows { wan, mark: (mark, mask) } => {
+                match self.kernel.count_flows(mark, mask) {
+                    Ok(count) => self.handle(Event::Flows { wan, count }),
+                    Err(error) => tracing::warn!(error = %chain(&error), "flows were not counted"),
+                }
+                self.keep();
+            }
             Ask::Evacuate { wan, family, mark: (mark, mask) } => {
                 match self.kernel.evacuate(family, mark, mask) {
                     Ok(deleted) => self.handle(Event::Evacuated { wan, family, deleted }),
@@ -342,11 +349,11 @@ impl Daemon {
         let code = "config.refused".to_owned();
         match load_config(&self.options.config) {
             Ok(config) => {
-                let changed = config != *self.engine.config();
+                let changed = !self.engine.follows(&config);
                 self.handle(Event::Solved { code, at });
                 if changed {
                     self.handle(Event::Config(Box::new(config)));
-                    self.keep_numbers();
+                    self.keep();
                     self.reread_all();
                 }
                 self.settle();
@@ -363,10 +370,10 @@ impl Daemon {
         }
     }
 
-    fn keep_numbers(&mut self) {
+    fn keep(&mut self) {
         let at = self.options.state_dir.display().to_string();
         let code = "state.not-kept".to_owned();
-        match self.state.keep_numbers(self.engine.numbers()) {
+        match self.state.keep(&self.engine.kept()) {
             Ok(()) => self.handle(Event::Solved { code, at }),
             Err(error) => {
                 let what = format!("WAN numbers cannot be kept: {error}");

@@ -1,17 +1,17 @@
-//! The state directory: who may use it, and the WAN numbers that are kept in it. Without it
+//! The state directory: who may use it, and the what is kept in it between runs: WAN numbers, and WANs that retire. Without it
 //! anywan still routes; it only forgets between runs, and says so.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anywan_core::facts::Numbers;
+use anywan_core::facts::Kept;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use thiserror::Error;
 
-/// Numbers larger than this on disk are not ours: 62 names of 15 bytes need 2 KiB.
-const NUMBERS_BYTES_MAX: u64 = 64 * 1024;
+/// A file larger than this is not ours: a retiring WAN takes about 1 KiB, and there are 62.
+const KEPT_BYTES_MAX: u64 = 64 * 1024;
 
 /// Why the state directory cannot be used.
 #[derive(Debug, Error)]
@@ -58,33 +58,33 @@ impl StateDir {
         }
     }
 
-    /// The WAN numbers of the last run; none when there was none or the file makes no sense.
-    pub fn numbers(&self) -> Numbers {
-        let path = self.path.join("numbers.json");
-        let fits = fs::metadata(&path).is_ok_and(|m| m.len() <= NUMBERS_BYTES_MAX);
+    /// What the last run left; nothing when there was none or the file makes no sense.
+    pub fn kept(&self) -> Kept {
+        let path = self.path.join("wans.json");
+        let fits = fs::metadata(&path).is_ok_and(|m| m.len() <= KEPT_BYTES_MAX);
         let text = if fits { fs::read(&path).unwrap_or_default() } else { Vec::new() };
         match serde_json::from_slice(&text) {
-            Ok(numbers) => numbers,
+            Ok(kept) => kept,
             Err(error) => {
                 if path.exists() {
-                    tracing::warn!(path = %path.display(), %error, "WAN numbers are not readable");
+                    tracing::warn!(path = %path.display(), %error, "what was kept is not readable");
                 }
-                Numbers::new()
+                Kept::default()
             }
         }
     }
 
-    /// Keeps the WAN numbers for the next run.
+    /// Keeps something for the next run.
     ///
     /// # Errors
     /// When they cannot be written; the old ones are then still there.
-    pub fn keep_numbers(&self, numbers: &Numbers) -> io::Result<()> {
-        if self.numbers() == *numbers && !numbers.is_empty() {
+    pub fn keep(&self, kept: &Kept) -> io::Result<()> {
+        if self.kept() == *kept {
             return Ok(());
         }
-        let (new, path) = (self.path.join("numbers.json.new"), self.path.join("numbers.json"));
+        let (new, path) = (self.path.join("wans.json.new"), self.path.join("wans.json"));
         let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(numbers)?)?;
+        file.write_all(&serde_json::to_vec_pretty(kept)?)?;
         file.sync_all()?;
         fs::rename(new, path)
     }

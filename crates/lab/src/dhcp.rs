@@ -67,6 +67,7 @@ impl Dhcp {
             "--conf-file=/dev/null".to_owned(),
             "--user=root".to_owned(),
             "--port=0".to_owned(),
+            "--log-facility=-".to_owned(),
             "--interface=lan".to_owned(),
             "--bind-dynamic".to_owned(),
             "--dhcp-authoritative".to_owned(),
@@ -82,7 +83,7 @@ impl Dhcp {
         Ok(())
     }
 
-    /// Makes the client renew now.
+    /// Makes the client renew now; it must have had a lease, or the signal would end it.
     pub fn renew(&self) -> Result<()> {
         self.client.as_ref().context("the client was started")?.signal(Signal::USR1)
     }

@@ -1,10 +1,12 @@
 //! The lab proves itself: packets flow, each fault has its effect and its undo, counters count,
 //! outages are seen, nothing is left behind. No daemon takes part.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use anywan_lab::dhcp::Dhcp;
 use anywan_lab::servers::{ECHO, Servers};
 use anywan_lab::wait::until_true;
 use anywan_lab::{Failure, Families, Family, Fault, Proto, Snapshot, Spec, Topology};
@@ -266,6 +268,48 @@ fn servers_run_in_any_box() -> Result<()> {
     let own = topology.lan_address(Family::V4);
     // It answers, with an address that is no ISP's.
     ensure!(placed.failures.contains_key(&Failure::Stranger(own)), "{placed}");
+    Ok(())
+}
+
+#[test]
+fn a_visitor_reaches_the_router_through_a_forwarded_port() -> Result<()> {
+    let topology = Spec::routed(2).build()?;
+    topology.forward_plainly(2)?;
+    topology.forward_port(2, ECHO)?;
+    let wan = topology.wan(2);
+    let own: Vec<_> = Family::BOTH.iter().filter_map(|family| wan.own(*family)).collect();
+    let _servers = Servers::start(topology.router(), &own)?;
+    let outside = Family::BOTH.map(|family| (wan.outside(family), ECHO).into());
+    let visitor = topology.visitor().to(outside.to_vec());
+    for (proto, family) in every_kind() {
+        let seen = visitor.reach(proto, family)?;
+        ensure!(topology.wan_of(seen).is_none(), "the visitor's own address: {seen}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_dhcp_client_gets_an_address_and_then_another() -> Result<()> {
+    let spec = Spec::routed(1).wan(1, |wan| wan.addressed = false);
+    let topology = spec.build()?;
+    let subnet = |host| Ipv4Addr::new(192, 168, 101, host);
+    let mut dhcp = Dhcp::start(&topology, 1, subnet(2), subnet(1))?;
+    for (address, gateway) in [(2, 1), (77, 9)] {
+        if address != 2 {
+            dhcp.offer(subnet(address), subnet(gateway))?;
+            dhcp.renew()?;
+        }
+        let wanted = [
+            format!("inet {}/24", subnet(address)),
+            format!("default via {} dev w1", subnet(gateway)),
+        ];
+        until_true(DEADLINE, "the lease", || {
+            let (addresses, routes) = ("ip addr show dev w1", "ip route show default");
+            let text = topology.router().run(addresses)? + &topology.router().run(routes)?;
+            Ok(wanted.iter().all(|wanted| text.contains(wanted)))
+        })
+        .with_context(|| dhcp.log())?;
+    }
     Ok(())
 }
 

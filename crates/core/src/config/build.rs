@@ -20,6 +20,7 @@ pub(super) fn config(draft: &Draft) -> Option<Config> {
     Some(Config {
         lans: draft.lans.iter().map(lan).collect::<Option<_>>()?,
         wans: wans.map(|(fields, own)| wan(fields, own, &draft.health)).collect::<Option<_>>()?,
+        retiring: Vec::new(),
         router: router(&draft.router)?,
     })
 }

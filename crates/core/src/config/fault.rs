@@ -10,7 +10,7 @@ pub const MAX_FAULTS: usize = 100;
 
 /// The most faults that are kept before they are sorted: enough to pick the first ones from, and
 /// bounded for a file that is wrong on each of its half a million lines.
-const MAX_KEPT: usize = 10_000;
+const MAX_KEPT: usize = 1_000;
 
 /// The longest piece of a file that is repeated in a message, in characters.
 const MAX_QUOTED: usize = 40;
@@ -76,16 +76,21 @@ pub(super) struct Faults {
 
 impl Faults {
     pub(super) fn push(&mut self, fault: Fault) {
-        if self.kept.len() < MAX_KEPT {
-            self.kept.push(fault);
-        } else {
+        if self.is_full() {
             self.unshown += 1;
+        } else {
+            self.kept.push(fault);
         }
     }
 
     /// Counts faults that nobody looked at.
     pub(super) fn count(&mut self, more: usize) {
         self.unshown += more;
+    }
+
+    /// Whether further faults are only counted.
+    pub(super) fn is_full(&self) -> bool {
+        self.kept.len() >= MAX_KEPT
     }
 
     pub(super) fn is_empty(&self) -> bool {

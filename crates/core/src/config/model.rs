@@ -15,6 +15,10 @@ pub struct Config {
     pub lans: Vec<Lan>,
     /// The internet connections, in file order; at least one, at most what the mark mask holds.
     pub wans: Vec<Wan>,
+    /// WANs of an earlier configuration whose flows are not over yet: those keep their way out,
+    /// new ones are not placed there. Never in a file; the engine fills it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retiring: Vec<Wan>,
     /// Settings of the router as a whole.
     pub router: Router,
 }

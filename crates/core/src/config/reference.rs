@@ -16,8 +16,8 @@ const HEAD: &str = "\
 One TOML file, `/etc/anywan/anywan.toml` unless `--config` says otherwise; UTF-8, at most 1 MiB.
 `anywan check FILE` tells everything that is wrong with a file, without a daemon. A key that is not
 on this page is an error. Durations are strings of a whole number and a unit: `\"500ms\"`,
-`\"15s\"`, `\"2m\"`, `\"1h\"`. Files to begin with are in `examples/`; `docs/anywan.schema.json` lets an editor
-complete and check.
+`\"15s\"`, `\"2m\"`, `\"1h\"`. Files to begin with are in `examples/`;
+`docs/anywan.schema.json` lets an editor complete and check.
 
 The smallest file that does something:
 
@@ -98,7 +98,11 @@ fn or_words(takes: String, words: &[Word]) -> String {
 
 fn listed(words: &[Word]) -> String {
     let words: Vec<String> = words.iter().map(|word| format!("`\"{}\"`", word.0)).collect();
-    words.join(" or ")
+    match words.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
 }
 
 fn meanings(key: &Key) -> String {

@@ -51,11 +51,13 @@ pub(super) fn read(text: &str) -> Document<'_> {
     errors.truncate(MAX_EXPLAINED);
     let torn =
         unread > 0 || errors.iter().any(|(span, error)| tears(text, span.start, error.message()));
-    let faults = if root.keys().all(|key| key.get_ref().is_empty()) && torn {
+    let nothing = torn && root.keys().all(|key| key.get_ref().is_empty());
+    let faults = if nothing {
         vec![no_config_at_all(text, &errors)]
     } else {
         one_a_line(text, &root, &errors)
     };
+    let unread = if nothing { 0 } else { unread };
     let lost = torn || errors.iter().any(|(_, error)| error.message().starts_with(LEFT_OVER));
     Document { root, faults, unread, broken, torn, lost }
 }

@@ -266,6 +266,10 @@ impl<'d> Walk<'d, '_> {
             if is_known(path, typed) || self.document.is_broken(&name.span()) {
                 continue;
             }
+            if self.faults.is_full() {
+                self.faults.count(1);
+                continue;
+            }
             let shown = quoted(typed);
             let shown = shown.trim_matches('`');
             let at = if at.is_empty() { shown.to_owned() } else { format!("{at}.{shown}") };

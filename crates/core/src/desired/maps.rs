@@ -22,7 +22,7 @@ pub(super) fn maps(basis: Basis<'_>) -> BTreeMap<String, Elements> {
         slots(basis, family, &mut put);
         restore(basis, family, &mut put);
     }
-    for (id, facts) in basis.facts {
+    for (id, facts) in basis.facts.iter().filter(|(_, f)| !f.retiring) {
         if let Some(device) = facts.device {
             devices(*id, facts, device, &mut put);
         }

@@ -176,7 +176,7 @@ fn split(wans: &[WanId]) -> (u8, Vec<WanId>, Vec<WanId>) {
 /// several WANs have says nothing.
 fn source_rules(basis: Basis<'_>, family: Family, low: u32) -> Vec<Rule> {
     let mut owners: BTreeMap<IpAddr, Vec<WanId>> = BTreeMap::new();
-    for (id, facts) in basis.facts {
+    for (id, facts) in basis.facts.iter().filter(|(_, f)| !f.retiring) {
         let sources = &facts.sides.get(family).addresses;
         for address in sources.iter().take(SOURCES_MAX) {
             owners.entry(*address).or_default().push(*id);

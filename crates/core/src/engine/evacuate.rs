@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::Engine;
+use super::{Engine, FLOWS_COUNTED};
+use crate::config::Wan;
 use crate::names::{Family, WanId};
 use crate::steps::Ask;
 use crate::time::Moment;
@@ -51,5 +52,27 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Asks how many flows the WANs have that are no longer configured.
+    pub(super) fn ask_for_flows(&mut self, now: Moment) {
+        if self.config.retiring.is_empty() || now < self.next_count || self.leaving {
+            return;
+        }
+        self.next_count = now + FLOWS_COUNTED;
+        let field = self.config.router.mark_field;
+        for wan in self.config.retiring.iter().filter_map(|w| self.numbers.get(&w.name)) {
+            let mark = (field.keep(*wan).0, field.number_mask());
+            self.asks.push_back(Ask::CountFlows { wan: *wan, mark });
+        }
+    }
+
+    pub(super) fn flows_counted(&mut self, wan: WanId, count: u64, now: Moment) {
+        let numbers = &self.numbers;
+        let over = |w: &Wan| count == 0 && numbers.get(&w.name) == Some(&wan);
+        let Some(place) = self.config.retiring.iter().position(over) else { return };
+        let name = self.config.retiring.remove(place).name;
+        self.stale = true;
+        self.tell(now, "config", None, None, (&name, "", "the last flow of a former WAN is over"));
     }
 }

@@ -97,7 +97,7 @@ impl Engine {
         let Some(config) = config else {
             return diff(&self.observed, &self.desired());
         };
-        let mut other = Engine::new(config, &self.numbers);
+        let mut other = Engine::new(config, &self.kept());
         other.observed = self.observed.clone();
         other.read = self.read;
         other.sides = self.sides.clone();

@@ -21,6 +21,8 @@ struct World {
     happenings: Vec<Happening>,
     evacuated: Vec<(WanId, Family)>,
     answers: VecDeque<(Moment, ProbeResult)>,
+    /// How many flows a retiring WAN still has.
+    flows: u64,
 }
 
 fn wan(number: u8, priority: u8, weight: u16) -> Wan {
@@ -51,6 +53,7 @@ fn config(wans: Vec<Wan>) -> Config {
     Config {
         lans: vec![Lan { interface: "eth0".to_owned(), inbound: Inbound::Drop }],
         wans,
+        retiring: Vec::new(),
         router: Router {
             all_down: AllDown::Refuse,
             sticky: Sticky::Flow,
@@ -104,7 +107,7 @@ impl World {
     fn new(config: Config, wans: u8) -> World {
         let kernel = kernel(wans);
         World {
-            engine: Engine::new(config, &Numbers::new()),
+            engine: Engine::new(config, &Kept::default()),
             kernel,
             now: Moment::default(),
             alive: (1..=wans).map(WanId).collect(),
@@ -112,12 +115,13 @@ impl World {
             happenings: Vec::new(),
             evacuated: Vec::new(),
             answers: VecDeque::new(),
+            flows: 0,
         }
     }
 
     fn restarted(self) -> World {
-        let numbers = self.engine.numbers().clone();
-        World { engine: Engine::new(self.engine.config().clone(), &numbers), ..self }
+        let kept = self.engine.kept();
+        World { engine: Engine::new(self.engine.config.clone(), &kept), ..self }
     }
 
     fn tell_facts(&mut self) {
@@ -178,6 +182,10 @@ impl World {
                     outcome,
                 };
                 self.answers.push_back((self.now + after, result));
+            }
+            Ask::CountFlows { wan, .. } => {
+                let event = Event::Flows { wan, count: self.flows };
+                self.engine.handle(event, self.now);
             }
             Ask::Evacuate { wan, family, .. } => {
                 self.evacuated.push((wan, family));
@@ -388,4 +396,27 @@ fn sixty_wans_with_twenty_flapping_stay_correct_and_bounded() {
     assert!(rules < 200, "{rules} rules");
     world.seconds(400);
     assert_eq!(world.serving(Family::Ipv4), (1..20).collect::<Vec<u8>>());
+}
+
+#[test]
+fn a_wan_taken_out_of_the_file_keeps_its_flows_until_the_last_is_over() {
+    let all = config(vec![wan(1, 1, 1), wan(2, 1, 1)]);
+    let mut world = World::new(all.clone(), 2);
+    world.seconds(5);
+    world.flows = 3;
+    let mut less = all;
+    less.wans.remove(1);
+    world.engine.handle(Event::Config(Box::new(less)), world.now);
+    world.seconds(30);
+    assert_eq!(world.slot_chains("slots4"), BTreeSet::from(["place1"]));
+    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x200_0000)], "keep2");
+    assert!(world.kernel.routes.iter().any(|r| r.table == TableId(17002)));
+    assert_eq!(world.engine.status(&|_| String::new()).wans.len(), 1);
+    let mut world = world.restarted();
+    world.seconds(5);
+    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x200_0000)], "keep2");
+    world.flows = 0;
+    world.seconds(30);
+    assert!(!world.kernel.nft.maps["restore4"].contains_key(&Key::Number(0x200_0000)));
+    assert!(!world.kernel.routes.iter().any(|r| r.table == TableId(17002)));
 }

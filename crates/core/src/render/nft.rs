@@ -11,7 +11,7 @@ use std::hash::Hasher;
 
 use crate::config::{Config, Nat, Sticky, Wan};
 use crate::desired::{Basis, SLOTS, Table};
-use crate::facts::{WanFacts, numbered};
+use crate::facts::{WanFacts, numbered_all};
 use crate::names::{NFT_TABLE, WanId};
 use crate::observed::{Elements, Key, KeyKind, MAPS, MapSpec};
 
@@ -26,8 +26,8 @@ pub fn structure(basis: Basis<'_>) -> String {
     for spec in &MAPS {
         declare(&mut text, *spec);
     }
-    let shared = basis.facts.values().any(|f| f.shared);
-    for (id, wan) in numbered(basis.config, basis.numbers) {
+    let shared = basis.facts.values().any(|f| f.shared && !f.retiring);
+    for (id, wan) in numbered_all(basis.config, basis.numbers) {
         wan_chains(&mut text, basis, id, wan, basis.facts.get(&id));
     }
     common_chains(&mut text, basis);
@@ -166,7 +166,7 @@ fn common_chains(text: &mut String, basis: Basis<'_>) {
     let mut refuse = vec![format!("meta mark set meta mark & {rest:#x}")];
     refuse.extend(own(&["meta l4proto tcp reject with tcp reset", "reject with icmpx no-route"]));
     chain(text, "refuse", &refuse);
-    let keeps: Vec<String> = numbered(basis.config, basis.numbers)
+    let keeps: Vec<String> = numbered_all(basis.config, basis.numbers)
         .keys()
         .map(|id| format!("{:#x} : goto keep{id}", field.keep(*id).0))
         .collect();

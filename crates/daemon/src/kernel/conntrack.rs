@@ -62,6 +62,23 @@ pub(crate) fn evacuate(
     Ok(deleted)
 }
 
+/// Counts the flows of both families whose mark is `mark` under `mask`.
+pub(crate) fn count(conn: &mut Conn, mark: u32, mask: u32) -> Result<u64, KernelError> {
+    let mut count = 0;
+    for family in Family::BOTH {
+        let mut request =
+            Writer::message(message_type(GET), libc::NLM_F_REQUEST as u16, &header(family));
+        request.put_be32(MARK, mark);
+        request.put_be32(MARK_MASK, mask);
+        conn.dump(&mut request, |_| {
+            count += 1;
+            None::<()>
+        })
+        .map_err(|e| e.doing(format!("count the flows of mark {mark:#x}")))?;
+    }
+    Ok(count)
+}
+
 /// What names one entry and no other, even if its tuple is used anew meanwhile.
 struct Entry {
     tuple: Box<[u8]>,

@@ -99,7 +99,8 @@ impl Monitor {
     /// Like [`Monitor::open`] with queues of other sizes in bytes, for tests of overruns.
     pub fn with_queues(links: usize, storms: usize) -> Result<Monitor, KernelError> {
         let open = || -> io::Result<Monitor> {
-            let link_groups = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR];
+            let link_groups =
+                [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR];
             let route_groups = [
                 libc::RTNLGRP_IPV4_ROUTE,
                 libc::RTNLGRP_IPV6_ROUTE,

@@ -125,7 +125,8 @@ impl Table {
         match done {
             Ok(()) => {
                 let touched = |name: &str| changes.iter().any(|change| change.map == name);
-                self.outdated.extend(MAPS.iter().map(|spec| spec.name).filter(|name| touched(name)));
+                self.outdated
+                    .extend(MAPS.iter().map(|spec| spec.name).filter(|name| touched(name)));
                 self.commits = self.commits.wrapping_add(1);
             }
             Err(_) => self.forget(),

@@ -5,12 +5,16 @@
 //! in IPv6. In IPv4 the default routes come first in a table, and reading stops behind them: a
 //! router with a full BGP table in main costs one datagram. IPv6 has them last.
 //!
+//! IPv6 refuses a multipath route with hops that have only a device (PPP). There the kernel gets a
+//! link-local stand-in for the missing gateway: on a point-to-point interface nobody is asked for
+//! its hardware address, so packets simply leave. Reading turns it back into no gateway.
+//!
 //! Left out are routes that no [`Route`] can say: those for one type of service or one source
 //! prefix, `throw`, and routes of a nexthop object that the kernel does not spell out. Ours of the
 //! wrong kind (a `blackhole` with our protocol) are left out too: then they get replaced.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::ControlFlow;
 
 use anywan_core::names::{Family, IfIndex, PROTOCOL, TableId};
@@ -26,6 +30,8 @@ const RTMSG: usize = 12;
 const NEXTHOP: usize = 8;
 /// `RTNH_F_ONLINK`: take the gateway as reachable though no route says so.
 const ONLINK: u8 = 4;
+/// Stands in for no gateway in an IPv6 multipath route; the letters "anywan".
+const NO_GATEWAY: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0x616e, 0x7977, 0x616e));
 /// The index of the loopback interface, the first of every network namespace.
 const LOOPBACK: u32 = 1;
 /// How often a replacement in IPv6 is swept: the second round is for the sweep's own mistakes.
@@ -133,7 +139,8 @@ fn hops(attributes: &Attributes<'_>) -> Option<Vec<Hop>> {
 fn gateway(attributes: &Attributes<'_>) -> Option<IpAddr> {
     let plain = attributes.clone().find(libc::RTA_GATEWAY).and_then(Attribute::ip);
     // `struct rtvia`: the family, then the address.
-    plain.or_else(|| ip(attributes.clone().find(libc::RTA_VIA)?.value.get(2..)?))
+    let via = plain.or_else(|| ip(attributes.clone().find(libc::RTA_VIA)?.value.get(2..)?));
+    via.filter(|via| *via != NO_GATEWAY)
 }
 
 /// Makes one route of the IPv6 routes that differ only in their hops: the kernel has them as
@@ -209,9 +216,7 @@ fn put_ipv6(conn: &mut Conn, route: &Route) -> Result<(), Refused> {
         if strays.is_empty() {
             return Ok(());
         }
-        for stray in strays {
-            gone(conn.change(message(libc::RTM_DELROUTE, REQUEST, &stray, false)))?;
-        }
+        strays.iter().try_for_each(|stray| delete_apart(conn, stray))?;
     }
     Err(Refused::Interrupted(ROUNDS))
 }
@@ -223,13 +228,8 @@ fn strays(conn: &mut Conn, wanted: &Route) -> Result<Vec<Route>, Refused> {
         if found.metric != wanted.metric {
             continue;
         }
-        let key = |hop: &Hop| (hop.device, hop.via);
-        let hops: Vec<Hop> = found
-            .hops
-            .iter()
-            .filter(|hop| !wanted.hops.iter().any(|w| key(w) == key(hop)))
-            .cloned()
-            .collect();
+        let stray = |hop: &&Hop| !wanted.hops.iter().any(|w| same_way(w, hop));
+        let hops: Vec<Hop> = found.hops.iter().filter(stray).cloned().collect();
         let unreachable = found.hops.is_empty() && !wanted.hops.is_empty();
         if unreachable || !hops.is_empty() {
             strays.push(Route { hops, ..found });
@@ -249,8 +249,39 @@ fn global_gateway(route: &Route) -> bool {
 /// Deletes a route; it is fine when there is none.
 pub(crate) fn delete(conn: &mut Conn, route: &Route) -> Result<(), KernelError> {
     let onlink = route.family == Family::Ipv4;
-    gone(conn.change(message(libc::RTM_DELROUTE, REQUEST, route, onlink)))
-        .map_err(|e| e.doing(format!("delete {route}")))
+    let mut done = gone(conn.change(message(libc::RTM_DELROUTE, REQUEST, route, onlink)));
+    if route.family == Family::Ipv6 {
+        done = done.and_then(|()| delete_rest(conn, route));
+    }
+    done.map_err(|e| e.doing(format!("delete {route}")))
+}
+
+/// Deletes what is left of an IPv6 route when it was not one multipath route but several.
+fn delete_rest(conn: &mut Conn, route: &Route) -> Result<(), Refused> {
+    for mut found in dump(conn, Family::Ipv6, Some(route.table), route.protocol)? {
+        found.hops.retain(|hop| route.hops.iter().any(|r| same_way(r, hop)));
+        if found.metric == route.metric && !found.hops.is_empty() {
+            delete_apart(conn, &found)?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes a route hop by hop, or an unreachable one.
+fn delete_apart(conn: &mut Conn, route: &Route) -> Result<(), Refused> {
+    let mut parts: Vec<_> = route.hops.iter().map(|hop| vec![hop.clone()]).collect();
+    if parts.is_empty() {
+        parts.push(Vec::new());
+    }
+    parts.into_iter().try_for_each(|hops| {
+        let part = Route { hops, ..route.clone() };
+        gone(conn.change(message(libc::RTM_DELROUTE, REQUEST, &part, false)))
+    })
+}
+
+/// Whether two hops are one way out; weights aside.
+fn same_way(a: &Hop, b: &Hop) -> bool {
+    (a.device, a.via) == (b.device, b.via)
 }
 
 /// Nothing there, no such table, no such device: all mean that the route is gone.
@@ -307,7 +338,8 @@ fn put_hop(writer: &mut Writer, family: Family, hop: &Hop, onlink: bool) {
     let weight = u8::try_from(hop.weight.saturating_sub(1)).unwrap_or(u8::MAX);
     let index = hop.device.0.to_ne_bytes();
     let start = writer.raw(&[0, 0, flags, weight, index[0], index[1], index[2], index[3]]);
-    put_gateway(writer, family, hop);
+    let via = hop.via.or((family == Family::Ipv6).then_some(NO_GATEWAY));
+    put_gateway(writer, family, &Hop { via, ..hop.clone() });
     let length = u16::try_from(writer.len() - start).expect("a hop has at most 28 bytes");
     writer.overwrite(start, &length.to_ne_bytes());
 }

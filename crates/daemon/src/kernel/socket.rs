@@ -170,7 +170,10 @@ impl Conn {
 
     /// Sends bytes that hold several messages in one call, and returns the kernel's answers to
     /// them: sequence number and refusal. The kernel answers inside the call.
-    pub(crate) fn transact(&mut self, bytes: &[u8]) -> Result<Vec<(u32, Option<Refused>)>, Refused> {
+    pub(crate) fn transact(
+        &mut self,
+        bytes: &[u8],
+    ) -> Result<Vec<(u32, Option<Refused>)>, Refused> {
         self.discard_stale()?;
         self.send(bytes)?;
         let mut answers = Vec::new();

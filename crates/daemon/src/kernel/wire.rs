@@ -138,7 +138,8 @@ impl Writer {
     }
 
     fn close(&mut self) {
-        let length = u32::try_from(self.bytes.len() - self.message).expect("callers bound messages");
+        let length =
+            u32::try_from(self.bytes.len() - self.message).expect("callers bound messages");
         self.overwrite(self.message, &length.to_ne_bytes());
     }
 }

@@ -7,8 +7,8 @@ use crate::net::{fresh_network, open, run};
 /// Makes a flow with a port, a mark and, for TCP, a state.
 fn flow(family: Family, state: &str, port: u16, mark: u32) {
     let ends = match family {
-        Family::Ipv4 => "-f ipv4 -s 192.168.1.5 -d 203.0.113.9",
-        Family::Ipv6 => "-f ipv6 -s 2001:db8::5 -d 2001:db8:f::9",
+        Family::Ipv4 => "-s 192.168.1.5 -d 203.0.113.9",
+        Family::Ipv6 => "-s 2001:db8::5 -d 2001:db8:f::9",
     };
     let protocol =
         if state.is_empty() { "-p udp".to_owned() } else { format!("-p tcp --state {state}") };

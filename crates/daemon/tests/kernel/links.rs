@@ -15,13 +15,8 @@ fn links_tell_their_state_carrier_kind_and_mtu() {
         let link = |kernel: &mut anywan_daemon::kernel::Kernel, index| {
             kernel.links().expect("readable")[&index].clone()
         };
-        let mut expected = Link {
-            name: "a0".into(),
-            up: true,
-            carrier: true,
-            point_to_point: false,
-            mtu: 1400,
-        };
+        let mut expected =
+            Link { name: "a0".into(), up: true, carrier: true, point_to_point: false, mtu: 1400 };
         assert_eq!(link(&mut kernel, a), expected);
         run("ip link set a0p down");
         expected.carrier = false;
@@ -75,14 +70,23 @@ fn neighbours_are_those_with_a_hardware_address() {
         run("ip neighbour add fe80::1 lladdr 02:00:00:00:00:bb dev a0 nud permanent");
         run("ip neighbour add 192.0.2.7 dev a0 nud failed");
         let found = open(state).neighbours().expect("readable");
-        let found: Vec<_> = found
-            .into_iter()
-            .filter(|(n, _)| n.device == a && !n.address.is_multicast())
-            .collect();
+        let found: Vec<_> =
+            found.into_iter().filter(|(n, _)| n.device == a && !n.address.is_multicast()).collect();
         let tell = |text: &str, last| {
             let address = text.parse().expect("an address");
             (Neighbour { device: a, address }, Mac([2, 0, 0, 0, 0, last]))
         };
         assert_eq!(found, [tell("192.0.2.1", 0xaa), tell("fe80::1", 0xbb)]);
+    });
+}
+
+#[test]
+fn without_privilege_opening_fails_with_a_hint() {
+    fresh_network(|state| {
+        let nobody = rustix::process::Uid::from_raw(65534);
+        rustix::thread::set_thread_uid(nobody).expect("root may");
+        let error = anywan_daemon::kernel::Kernel::open(&state.0).expect_err("not root");
+        let text = error.to_string();
+        assert!(text.contains("nf_tables") && text.contains("hint: run anywand as root"), "{text}");
     });
 }

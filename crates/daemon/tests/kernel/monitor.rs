@@ -6,6 +6,8 @@ use anywan_daemon::kernel::{Hints, Monitor};
 
 use crate::net::{fresh_network, open, pair, run};
 
+type Told = fn(Hints) -> bool;
+
 /// Runs `body` where the monitor can live.
 fn with_runtime(body: impl AsyncFnOnce()) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -29,7 +31,7 @@ fn each_kind_of_change_gives_its_hint() {
             run("ip address add 192.0.2.2/24 dev a0");
             let mut monitor = Monitor::open().expect("root");
             heard(&mut monitor).await;
-            let cases: [(&str, fn(Hints) -> bool); 14] = [
+            let cases: [(&str, Told); 14] = [
                 ("ip link set a0 mtu 1400", |h| h.links),
                 ("ip address add 198.51.100.2/24 dev a0", |h| h.addresses),
                 ("ip address add 2001:db8::2/64 dev a0", |h| h.addresses),

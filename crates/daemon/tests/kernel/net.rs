@@ -12,7 +12,7 @@ use anywan_daemon::kernel::Kernel;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 /// The state directory of one test, removed at its end.
-pub struct StateDir(pub PathBuf);
+pub(crate) struct StateDir(pub(crate) PathBuf);
 
 impl StateDir {
     fn new() -> StateDir {
@@ -32,7 +32,7 @@ impl Drop for StateDir {
 
 /// Runs a test in a fresh network namespace with a loopback interface that is up, on a thread of
 /// its own.
-pub fn fresh_network(test: impl FnOnce(&StateDir) + Send + 'static) {
+pub(crate) fn fresh_network(test: impl FnOnce(&StateDir) + Send + 'static) {
     let joined = thread::spawn(move || {
         // SAFETY: only the network namespace of this thread is unshared, no descriptors.
         #[expect(unsafe_code, reason = "there is no safe way to enter a namespace")]
@@ -50,7 +50,7 @@ pub fn fresh_network(test: impl FnOnce(&StateDir) + Send + 'static) {
 }
 
 /// Runs a command line (words at blanks), and returns what it prints.
-pub fn run(line: &str) -> String {
+pub(crate) fn run(line: &str) -> String {
     let mut words = line.split_whitespace();
     let program = words.next().expect("a program");
     let output = Command::new(program).args(words).output().expect(program);
@@ -60,7 +60,7 @@ pub fn run(line: &str) -> String {
 }
 
 /// Makes a pair of interfaces `NAME` and `NAMEp`, both up, and returns the first one's index.
-pub fn pair(name: &str) -> IfIndex {
+pub(crate) fn pair(name: &str) -> IfIndex {
     run(&format!("ip link add {name} address 02:00:00:00:00:01 type veth peer name {name}p"));
     run(&format!("ip link set {name}p up"));
     run(&format!("ip link set {name} up"));
@@ -68,7 +68,7 @@ pub fn pair(name: &str) -> IfIndex {
 }
 
 /// The index of an interface.
-pub fn index(name: &str) -> IfIndex {
+pub(crate) fn index(name: &str) -> IfIndex {
     let text = fs::read_to_string(format!("/sys/class/net/{name}/ifindex")).ok();
     let text = text.unwrap_or_else(|| {
         let shown = run(&format!("ip -o link show {name}"));
@@ -78,12 +78,12 @@ pub fn index(name: &str) -> IfIndex {
 }
 
 /// Opens the kernel of this thread's namespace.
-pub fn open(state: &StateDir) -> Kernel {
+pub(crate) fn open(state: &StateDir) -> Kernel {
     Kernel::open(&state.0).expect("root, and a kernel with nf_tables")
 }
 
 /// All that steps change, re-read from the kernel.
-pub fn observe(kernel: &mut Kernel) -> Observed {
+pub(crate) fn observe(kernel: &mut Kernel) -> Observed {
     let sysctls = ["net/ipv4/ip_forward", "net/ipv4/fib_multipath_hash_policy"];
     let observed = kernel.observe(sysctls).expect("the kernel can be read");
     // Neighbours come and go by themselves.
@@ -91,7 +91,7 @@ pub fn observe(kernel: &mut Kernel) -> Observed {
 }
 
 /// Applies a step and compares what the kernel then says with what core expects.
-pub fn contract(kernel: &mut Kernel, step: Step) {
+pub(crate) fn contract(kernel: &mut Kernel, step: Step) {
     let mut expected = observe(kernel);
     expect(&mut expected, &step);
     if let Err(error) = kernel.apply(&step) {

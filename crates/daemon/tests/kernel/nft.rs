@@ -11,7 +11,7 @@ use anywan_daemon::kernel::Kernel;
 use crate::net::{contract, fresh_network, observe, open, pair, run};
 
 /// A table with all maps and three chains, two of them to go to.
-pub fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
+pub(crate) fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
     let mut text = String::from(
         "table inet anywan {}\ndelete table inet anywan\ntable inet anywan {
          chain place1 { meta mark set meta mark & 0x80ffffff | 0x41000000\n }
@@ -37,7 +37,8 @@ pub fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
              ct mark & 0x3f000000 vmap @restore4
              numgen inc mod 256 vmap @slots4
              iif { 1, 2 } counter accept
-             } }";
+             }
+             }";
     Step::ReplaceTable { fingerprint, text, maps }
 }
 
@@ -119,14 +120,42 @@ fn what_nft_writes_is_what_we_read() {
 }
 
 #[test]
+fn changes_of_others_show_between_and_after_our_own() {
+    fresh_network(|state| {
+        let mut kernel = open(state);
+        contract(&mut kernel, load(7, empty_maps()));
+        let spec = MAPS.iter().find(|spec| spec.name == "restore4").expect("it is ours");
+        let add = |kernel: &mut Kernel, number| {
+            let change = change(spec, Key::Number(number), None, Some("place1"));
+            kernel.apply(&Step::ChangeElements(vec![change])).expect("new");
+        };
+        let keys = |kernel: &mut Kernel| -> Vec<Key> {
+            kernel.nft().expect("readable").maps["restore4"].keys().copied().collect()
+        };
+        add(&mut kernel, 1);
+        run("nft add element inet anywan restore4 { 2 : goto place2 }");
+        assert_eq!(keys(&mut kernel), [1, 2].map(Key::Number));
+        run("nft add element inet anywan restore4 { 3 : goto place2 }");
+        add(&mut kernel, 4);
+        assert_eq!(keys(&mut kernel), [1, 2, 3, 4].map(Key::Number));
+        add(&mut kernel, 5);
+        run("nft delete element inet anywan restore4 { 5 }");
+        add(&mut kernel, 6);
+        assert_eq!(keys(&mut kernel), [1, 2, 3, 4, 6].map(Key::Number));
+        add(&mut kernel, 7);
+        add(&mut kernel, 8);
+        assert_eq!(keys(&mut kernel), [1, 2, 3, 4, 6, 7, 8].map(Key::Number));
+    });
+}
+
+#[test]
 fn a_transaction_of_thousands_of_elements_is_whole_or_nothing() {
     fresh_network(|state| {
         let mut kernel = open(state);
         contract(&mut kernel, load(7, empty_maps()));
         let spec = MAPS.iter().find(|spec| spec.name == "nat_shared6").expect("it is ours");
         let ip = |n: u32| Key::DeviceIpv6(n, Ipv6Addr::LOCALHOST);
-        let many: Vec<_> =
-            (1..=5000).map(|n| change(spec, ip(n), None, Some("place1"))).collect();
+        let many: Vec<_> = (1..=5000).map(|n| change(spec, ip(n), None, Some("place1"))).collect();
         contract(&mut kernel, Step::ChangeElements(many));
         let many: Vec<_> =
             (1..=5000).map(|n| change(spec, ip(n), Some("place1"), Some("place2"))).collect();
@@ -202,7 +231,7 @@ fn what_nft_says_is_in_the_error_and_the_old_table_stays() {
     fresh_network(|state| {
         let mut kernel = open(state);
         contract(&mut kernel, load(7, empty_maps()));
-        let text = "table inet anywan { chain c { goto nowhere\n } }".to_owned();
+        let text = "table inet anywan { chain c { goto nowhere\n }\n }\n".to_owned();
         let bad = Step::ReplaceTable { fingerprint: 8, text, maps: BTreeMap::new() };
         let error = kernel.apply(&bad).expect_err("no such chain");
         assert!(error.to_string().contains("goto nowhere"), "{error}");

@@ -54,8 +54,31 @@ fn ipv4_routes_of_every_shape_replace_each_other() {
                 of(vec![hop(a, "192.168.1.1", 8), hop(b, "10.64.64.64", 256)]),
                 of(vec![hop(a, "192.168.1.1", 8), hop(b, "192.168.1.1", 6), hop(c, "", 3)]),
                 of(vec![hop(a, "192.168.1.1", 1), hop(b, "fe80::1", 2)]),
+                of(vec![hop(b, "", 1), hop(c, "", 2)]),
             ],
         );
+    });
+}
+
+#[test]
+fn a_multipath_route_is_read_whole_while_a_hop_has_no_carrier() {
+    fresh_network(|state| {
+        let (a, b) = (pair("a0"), pair("b0"));
+        let mut kernel = open(state);
+        run("sysctl -qw net.ipv4.conf.all.ignore_routes_with_linkdown=1");
+        run("sysctl -qw net.ipv6.conf.all.ignore_routes_with_linkdown=1");
+        for (family, via) in [(Family::Ipv4, "192.0.2.1"), (Family::Ipv6, "fe80::1")] {
+            let both = route(family, 10, vec![hop(a, via, 8), hop(b, via, 6)]);
+            contract(&mut kernel, Step::PutRoute(both));
+        }
+        let before = observe(&mut kernel).routes;
+        run("ip link set a0p down");
+        assert_eq!(observe(&mut kernel).routes, before);
+        // Gone altogether, IPv4 loses the whole route and IPv6 only the hop.
+        run("ip link del a0");
+        let left = route(Family::Ipv6, 10, vec![hop(b, "fe80::1", 1)]);
+        let found: Vec<_> = observe(&mut kernel).routes.into_iter().collect();
+        assert_eq!(found, [left]);
     });
 }
 
@@ -78,6 +101,8 @@ fn ipv6_routes_of_every_shape_replace_each_other() {
                 of(vec![hop(a, "2001:db8:1::1", 8), hop(b, "fe80::1", 256)]),
                 of(vec![hop(a, "fe80::1", 8), hop(b, "fe80::1", 6), hop(c, "2001:db8:99::1", 3)]),
                 of(vec![hop(a, "2001:db8:1::1", 2), hop(b, "fe80::1", 3)]),
+                of(vec![hop(b, "", 2), hop(c, "", 3)]),
+                of(vec![hop(b, "fe80::1", 2), hop(c, "", 3)]),
             ],
         );
     });
@@ -130,7 +155,9 @@ fn twins_that_someone_else_added_give_way() {
         contract(&mut kernel, Step::PutRoute(wanted));
         let wanted = route(Family::Ipv6, 10, vec![hop(b, "fe80::1", 1)]);
         contract(&mut kernel, Step::PutRoute(wanted.clone()));
-        run(&format!("ip -6 route append default via fe80::2 dev a0 table {TABLE} metric 10 proto 87"));
+        run(&format!(
+            "ip -6 route append default via fe80::2 dev a0 table {TABLE} metric 10 proto 87"
+        ));
         contract(&mut kernel, Step::PutRoute(wanted));
     });
 }
@@ -181,8 +208,8 @@ fn a_refusal_names_the_route_and_carries_the_kernels_words() {
         let text = format!("{error}: {}", std::error::Error::source(&error).expect("a source"));
         assert!(text.contains("192.0.2.1") && text.contains("os error"), "{text}");
         let a = pair("a0");
-        let bad = route(Family::Ipv6, 10, vec![hop(a, "", 1), hop(IfIndex(1), "", 1)]);
-        let error = kernel.apply(&Step::PutRoute(bad)).expect_err("no gateways");
+        let bad = route(Family::Ipv6, 10, vec![hop(a, "192.0.2.1", 1)]);
+        let error = kernel.apply(&Step::PutRoute(bad)).expect_err("IPv6 by way of IPv4");
         let text = format!("{error}: {}", std::error::Error::source(&error).expect("a source"));
         assert!(text.contains("the kernel says"), "{text}");
     });

@@ -26,11 +26,7 @@ fn rules(family: Family, source: &str) -> Vec<Rule> {
         plain(900, RuleAction::Goto(RulePriority(31000))),
         Rule { mark: Some((0x100_0000, 0x3f00_0000)), ..plain(1001, RuleAction::Lookup(table)) },
         Rule { mark: Some((0, 0x3f00_0000)), ..plain(1002, RuleAction::Unreachable) },
-        Rule {
-            mark: Some((0, 0x3f00_0000)),
-            invert: true,
-            ..plain(1101, RuleAction::Unreachable)
-        },
+        Rule { mark: Some((0, 0x3f00_0000)), invert: true, ..plain(1101, RuleAction::Unreachable) },
         Rule { source: Some(source), ..plain(1302, RuleAction::Lookup(TableId(102))) },
         Rule {
             source: Some(source),

@@ -59,7 +59,8 @@ fn elements_and_routes_change_and_an_unchanged_table_is_read_in_microseconds() {
             assert!(*time < Duration::from_millis(5), "{what}: {time:?}");
         }
         assert!(whole < Duration::from_millis(100), "observe: {whole:?}");
-        let shown: Vec<String> = times.iter().map(|(what, time)| format!("{what} {time:?}")).collect();
+        let shown: Vec<String> =
+            times.iter().map(|(what, time)| format!("{what} {time:?}")).collect();
         // Shown with --nocapture, or when the test fails.
         #[expect(clippy::print_stdout, reason = "a measurement is to be seen")]
         {

@@ -56,7 +56,9 @@ fn a_parameter_that_does_not_exist_is_absent_and_cannot_be_set() {
         let path = "net/ipv4/conf/nothere/rp_filter";
         assert!(kernel.sysctls([path]).expect("readable").is_empty());
         let (path, value) = (path.to_owned(), "2".to_owned());
-        assert!(kernel.apply(&Step::SetSysctl { path: path.clone(), value: value.clone() }).is_err());
+        assert!(
+            kernel.apply(&Step::SetSysctl { path: path.clone(), value: value.clone() }).is_err()
+        );
         kernel.apply(&Step::RestoreSysctl { path, value }).expect("it went away, which is fine");
     });
 }

@@ -1,0 +1,111 @@
+//! The commands. Each writes to standard output and says whether everything is well.
+
+mod check;
+mod down;
+mod events;
+mod plan;
+mod reload;
+mod status;
+
+use std::io::{IsTerminal, Write as _};
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use crate::client::Client;
+use crate::failure::Failure;
+
+/// What people can ask for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show every WAN and every problem; exit status 1 when no WAN works.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Follow what happens, until interrupted.
+    Events {
+        /// Print one JSON object a line.
+        #[arg(long)]
+        json: bool,
+        /// How many of the last events come first.
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        backlog: u16,
+    },
+    /// Show the steps that would be taken now, or if FILE were the configuration.
+    Plan {
+        /// A configuration file; `-` reads standard input.
+        file: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Have the daemon read its configuration file again.
+    Reload,
+    /// Check a configuration file; needs no daemon.
+    Check {
+        /// The file; `-` reads standard input.
+        file: PathBuf,
+    },
+    /// Take everything of anywan out of the kernel; the daemon exits. Works without a daemon too.
+    Down {
+        /// The daemon's state directory, for when no daemon answers.
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+    },
+}
+
+/// Carries out a command; whether everything is well.
+///
+/// # Errors
+/// When it could not be carried out.
+pub async fn run(command: Command, client: &Client) -> Result<bool, Failure> {
+    match command {
+        Command::Status { json } => status::run(client, json).await,
+        Command::Events { json, backlog } => events::run(client, json, backlog).await,
+        Command::Plan { file, json } => plan::run(client, file.as_deref(), json).await,
+        Command::Reload => reload::run(client).await,
+        Command::Check { file } => check::run(&file),
+        Command::Down { state_dir } => down::run(client, state_dir.as_deref()).await,
+    }
+}
+
+/// Writes to standard output.
+fn put(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::output(&error))
+}
+
+/// Whether colour is wanted there: <https://no-color.org>.
+fn colour(stream: &impl IsTerminal) -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    stream.is_terminal() && !refused && !dumb
+}
+
+/// Reads a configuration file, or standard input for `-`; and what to call it.
+fn read(file: &std::path::Path) -> Result<(String, Vec<u8>), Failure> {
+    use anywan_core::config::MAX_BYTES;
+    use std::io::Read as _;
+
+    let name = file.display().to_string();
+    // One byte more than allowed, so that the parser sees that it is too much.
+    let limit = MAX_BYTES as u64 + 1;
+    let mut bytes = Vec::new();
+    let done = if name == "-" {
+        std::io::stdin().take(limit).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    match done {
+        Ok(_) if name == "-" => Ok(("standard input".to_owned(), bytes)),
+        Ok(_) => Ok((name, bytes)),
+        Err(error) => {
+            let hint = "hint: the file is named after the command: anywan check FILE";
+            Err(Failure::Bad { text: format!("error: read {name}: {error}\n{hint}\n") })
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `anywan status`.
+
+use anywan_core::api::{FamilyStatus, State, Status};
+
+use super::{colour, put};
+use crate::client::{Client, check_version};
+use crate::failure::Failure;
+use crate::print::{Look, status_table};
+
+pub(super) async fn run(client: &Client, json: bool) -> Result<bool, Failure> {
+    let answer = client.get("/v1/status").await?;
+    check_version(&answer)?;
+    let text = answer.to_string();
+    let status: Status = serde_json::from_value(answer)
+        .map_err(|error| Failure::failed(format!("understand the status: {error}"), ""))?;
+    if json {
+        put(&format!("{text}\n"))?;
+    } else {
+        let out = std::io::stdout();
+        let (width, colour) = (width(), colour(&out));
+        put(&status_table(&status, Look { now: jiff::Timestamp::now(), width, colour }))?;
+    }
+    Ok(serves(&status))
+}
+
+/// Whether any WAN works in any family.
+fn serves(status: &Status) -> bool {
+    let works = |side: &FamilyStatus| matches!(side.state, State::Up | State::Suspect);
+    status.wans.iter().any(|wan| !wan.drained && (works(&wan.ipv4) || works(&wan.ipv6)))
+}
+
+/// The columns of the terminal, `None` where there is none.
+fn width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}

@@ -1,0 +1,111 @@
+//! What several scenarios share.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use anywan_lab::client::Dialer;
+use anywan_lab::flows::{Exchange, Talking};
+use anywan_lab::{Client, Family, Flows, IspCounts, Proto, Spec, Topology, until};
+
+/// Safety net for whatever is waited for.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
+/// Between two attempts of a dialer.
+pub(crate) const BEAT: Duration = Duration::from_millis(10);
+
+/// Both layouts, with `n` WANs.
+pub(crate) fn layouts(n: u8) -> [Spec; 2] {
+    [Spec::routed(n), Spec::one_armed(n)]
+}
+
+/// Runs a scenario in both layouts.
+pub(crate) fn in_both_layouts(n: u8, scenario: impl Fn(Spec) -> Result<()>) -> Result<()> {
+    for spec in layouts(n) {
+        let name = if spec.one_armed { "one-armed" } else { "routed" };
+        scenario(spec).context(name)?;
+    }
+    Ok(())
+}
+
+/// TCP and UDP over IPv4 and IPv6.
+pub(crate) fn every_kind() -> [(Proto, Family); 4] {
+    let of = |proto| Family::BOTH.map(|family| (proto, family));
+    let ([a, b], [c, d]) = (of(Proto::Tcp), of(Proto::Udp));
+    [a, b, c, d]
+}
+
+/// Checks that new flows of every kind all go by WAN `number`.
+pub(crate) fn ensure_all_by(client: &Client, number: usize) -> Result<()> {
+    for (proto, family) in every_kind() {
+        let placed = client.place(20, proto, family)?;
+        ensure!(placed.only() == Some(number), "{proto:?} {family:?} by {number}: {placed}");
+    }
+    Ok(())
+}
+
+/// Waits until new flows of every kind all go by WAN `number`.
+pub(crate) fn wait_all_by(client: &Client, number: usize) -> Result<()> {
+    let client = client.clone().timeout(Duration::from_millis(500));
+    until(DEADLINE, &format!("all to go by wan{number}"), || ensure_all_by(&client, number))
+}
+
+/// `n` open flows of every kind.
+pub(crate) fn flows_of_every_kind(client: &Client, n: usize) -> Result<Flows> {
+    let mut flows: Option<Flows> = None;
+    for (proto, family) in every_kind() {
+        let more = client.flows(n, proto, family)?;
+        flows = Some(match flows {
+            Some(flows) => flows.and(more),
+            None => more,
+        });
+    }
+    flows.context("there are kinds of flows")
+}
+
+/// Talks on flows in the background; a word may take long, but none may be lost.
+pub(crate) fn talk(flows: Flows) -> Talking {
+    flows.keep_talking(Duration::from_millis(20), Duration::from_secs(5))
+}
+
+/// Checks that no word was lost and none took another WAN; returns the flows.
+pub(crate) fn ensure_all_kept(talking: Talking) -> Result<Flows> {
+    let (flows, rounds) = talking.stop();
+    ensure!(!rounds.is_empty(), "nothing was said");
+    let bad: Vec<String> =
+        rounds.iter().filter(|round| !round.all_kept()).map(Exchange::to_string).collect();
+    ensure!(bad.is_empty(), "{} of {} rounds: {}", bad.len(), rounds.len(), bad.join("; "));
+    Ok(flows)
+}
+
+/// A TCP dialer for each family.
+pub(crate) fn dialers(client: &Client) -> [Dialer; 2] {
+    let client = client.clone().timeout(Duration::from_secs(5));
+    Family::BOTH.map(|family| client.dial(Proto::Tcp, family, BEAT))
+}
+
+/// Waits until new connections of both families work, on WANs that `fits` likes.
+pub(crate) fn wait_dialled(dialers: &[Dialer; 2], fits: impl Fn(usize) -> bool) -> Result<()> {
+    dialers.iter().try_for_each(|dialer| dialer.wait_for(30, DEADLINE, &fits))
+}
+
+/// Stops the dialers; checks that no connection failed.
+pub(crate) fn ensure_none_failed(dialers: [Dialer; 2]) -> Result<()> {
+    for dialer in dialers {
+        let report = dialer.stop()?;
+        ensure!(report.attempts.len() >= 20 && report.failed() == 0, "{report}");
+    }
+    Ok(())
+}
+
+/// Checks that no ISP saw a packet that should not have come its way.
+pub(crate) fn ensure_nothing_wrong(topology: &Topology) -> Result<()> {
+    ensure_nothing_wrong_since(topology, &vec![IspCounts::default(); topology.wans().len()])
+}
+
+/// The same, for the time after `before` was read.
+pub(crate) fn ensure_nothing_wrong_since(topology: &Topology, before: &[IspCounts]) -> Result<()> {
+    for (number, (now, before)) in (1..).zip(topology.all_counts()?.into_iter().zip(before)) {
+        let counts = now.since(*before);
+        ensure!(counts.wrong() == 0, "ISP {number}: {counts:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,137 @@
+//! What others destroy of ours is repaired and reported, while the LAN's traffic goes on.
+
+use anyhow::{Context as _, Result, ensure};
+use anywan_lab::{Config, Daemon, Snapshot, Spec, Topology, until};
+
+use crate::common::{
+    DEADLINE, dialers, ensure_all_kept, flows_of_every_kind, in_both_layouts, talk, wait_all_by,
+    wait_dialled,
+};
+
+/// A damage, and words of which one must be in the event that reports its repair.
+type Damage = (String, &'static [&'static str]);
+
+/// Lines that the daemon added to a section of the router's state.
+fn ours(before: &Snapshot, with: &Snapshot, section: &str) -> Vec<String> {
+    let prefix = format!("{section}: + ");
+    let lines = before.diff(with).lines.into_iter();
+    lines.filter_map(|line| line.strip_prefix(&prefix).map(str::to_owned)).collect()
+}
+
+/// Everything of ours that can be taken away or changed, one command each.
+fn damages(before: &Snapshot, with: &Snapshot) -> Result<Vec<Damage>> {
+    let mut damages: Vec<Damage> = vec![
+        ("nft flush ruleset".to_owned(), &["table", "nft"]),
+        ("nft delete table inet anywan".to_owned(), &["table", "nft"]),
+        ("nft flush chain inet anywan prerouting".to_owned(), &["chain", "table", "nft"]),
+        ("sysctl -q -w net.ipv4.ip_forward=0".to_owned(), &["ip_forward", "forward"]),
+        ("sysctl -q -w net.ipv4.fib_multipath_hash_policy=0".to_owned(), &["hash_policy"]),
+        (
+            "sysctl -q -w net.ipv4.conf.all.ignore_routes_with_linkdown=0".to_owned(),
+            &["ignore_routes_with_linkdown"],
+        ),
+        ("sysctl -q -w net.ipv6.conf.all.forwarding=0".to_owned(), &["forward"]),
+    ];
+    for (command, section) in [("ip", "ip -d rule"), ("ip -6", "ip -6 -d rule")] {
+        let rules = ours(before, with, section);
+        ensure!(rules.len() >= 4, "our rules: {rules:?}");
+        let first = rules.first().and_then(|rule| rule.split(':').next());
+        let last = rules.last().and_then(|rule| rule.split(':').next());
+        for priority in [first, last] {
+            let priority = priority.context("a rule's priority")?;
+            damages.push((format!("{command} rule del pref {priority}"), &["rule"]));
+        }
+    }
+    for (command, section) in
+        [("ip", "ip -d route show table all"), ("ip -6", "ip -6 -d route show table all")]
+    {
+        let routes = ours(before, with, section);
+        let table =
+            |route: &String| Some(route.split(" table ").nth(1)?.split(' ').next()?.to_owned());
+        let mut tables: Vec<String> = routes.iter().filter_map(table).collect();
+        tables.sort();
+        tables.dedup();
+        tables.retain(|table| table != "local");
+        ensure!(tables.len() >= 2, "our tables: {tables:?}");
+        for table in tables {
+            damages.push((format!("{command} route flush table {table}"), &["route", "table"]));
+        }
+    }
+    Ok(damages)
+}
+
+fn survive(topology: &Topology, daemon: &Daemon, whole: &Snapshot, damage: &Damage) -> Result<()> {
+    let (command, words) = damage;
+    let known = daemon.events()?.len();
+    topology.router().run(command)?;
+    until(DEADLINE, "the repair", || {
+        let diff = whole.diff(&Snapshot::take(topology.router())?);
+        ensure!(diff.is_empty(), "{diff}");
+        Ok(())
+    })?;
+    until(DEADLINE, "the report", || {
+        let events = daemon.events()?;
+        let text: Vec<String> = events[known..].iter().map(|event| event.to_string()).collect();
+        let named = words.iter().any(|word| text.iter().any(|line| line.contains(word)));
+        ensure!(named, "none of {words:?} in {text:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn whatever_is_destroyed_is_repaired_and_reported_while_traffic_goes_on() -> Result<()> {
+    in_both_layouts(2, |spec| {
+        let topology = spec.build()?;
+        let before = Snapshot::take(topology.router())?;
+        let mut daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
+        daemon.follow_events()?;
+        let client = topology.client(1);
+        let talking = talk(flows_of_every_kind(&client, 10)?);
+        let dialling = dialers(&client);
+        wait_dialled(&dialling, |_| true)?;
+        let whole = settled(&topology)?;
+        let mut bad = Vec::new();
+        for damage in damages(&before, &whole)? {
+            // All of them are tried, so that one report tells everything.
+            if let Err(error) = survive(&topology, &daemon, &whole, &damage) {
+                bad.push(format!("after `{}`: {error:#}", damage.0));
+            }
+            if let Err(error) = wait_dialled(&dialling, |_| true) {
+                bad.push(format!("new connections after `{}`: {error:#}", damage.0));
+            }
+        }
+        if let Err(error) = ensure_all_kept(talking) {
+            bad.push(format!("established flows: {error:#}"));
+        }
+        ensure!(bad.is_empty(), "{}\nthe log:\n{}", bad.join("\n"), daemon.log_tail());
+        Ok(())
+    })
+}
+
+/// The router's state once it no longer changes.
+fn settled(topology: &Topology) -> Result<Snapshot> {
+    until(DEADLINE, "a state that stays", || {
+        let first = Snapshot::take(topology.router())?;
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let diff = first.diff(&Snapshot::take(topology.router())?);
+        ensure!(diff.is_empty(), "{diff}");
+        Ok(first)
+    })
+}
+
+#[test]
+fn a_foreign_default_route_changes_nothing() -> Result<()> {
+    let topology = Spec::routed(2).build()?;
+    let config = Config::of(&topology).priorities(&[1, 2]);
+    let _daemon = Daemon::start_up(&topology, &config)?;
+    wait_all_by(&topology.client(1), 1)?;
+    let talking = talk(flows_of_every_kind(&topology.client(1), 10)?);
+    topology.router().run("ip route add default via 192.168.102.1 dev w2 metric 1")?;
+    topology.router().run("ip -6 route add default via 2001:db8:2::1 dev w2 metric 1")?;
+    crate::common::ensure_all_by(&topology.client(1), 1)?;
+    crate::common::ensure_all_by(&topology.router_client(), 1)?;
+    ensure_all_kept(talking)?;
+    let routes = topology.router().run("ip route show default")?;
+    ensure!(routes.contains("metric 1 ") || routes.contains("metric 1\n"), "left alone: {routes}");
+    Ok(())
+}

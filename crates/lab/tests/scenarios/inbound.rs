@@ -1,0 +1,143 @@
+//! Connections from the internet, to the router or through somebody's port forward, are answered
+//! through the WAN they came in by. Others are kept out.
+
+use anyhow::{Result, ensure};
+use anywan_lab::servers::{ECHO, Servers};
+use anywan_lab::{Client, Config, Daemon, Family, Proto, Spec, Topology};
+
+use crate::common::{ensure_nothing_wrong, every_kind, in_both_layouts};
+
+/// A port that somebody's DNAT rule leads to a LAN host.
+const FORWARDED: u16 = 7100;
+
+/// Somebody on the internet who asks the outside address of WAN `number`.
+fn visitor_of(topology: &Topology, number: usize, port: u16) -> Client {
+    let wan = topology.wan(number);
+    topology.visitor().to(Family::BOTH.map(|family| (wan.outside(family), port).into()).to_vec())
+}
+
+#[test]
+fn the_router_answers_through_the_wan_that_was_asked() -> Result<()> {
+    in_both_layouts(3, |spec| {
+        let topology = spec.build()?;
+        let _daemon = Daemon::start_up(&topology, &Config::of(&topology).priorities(&[1, 2, 3]))?;
+        let wans = topology.wans().iter();
+        let own: Vec<_> =
+            wans.flat_map(|wan| Family::BOTH.iter().filter_map(|f| wan.own(*f))).collect();
+        let _servers = Servers::start(topology.router(), &own)?;
+        for number in 1..=3 {
+            topology.forward_port(number, ECHO)?;
+            for (proto, family) in every_kind() {
+                visitor_of(&topology, number, ECHO).reach(proto, family)?;
+            }
+        }
+        ensure_nothing_wrong(&topology)
+    })
+}
+
+#[test]
+fn a_port_forward_answers_through_the_wan_that_was_asked() -> Result<()> {
+    in_both_layouts(3, |spec| {
+        let topology = spec.build()?;
+        let _daemon = Daemon::start_up(&topology, &Config::of(&topology).priorities(&[1, 2, 3]))?;
+        let hosts = Family::BOTH.map(|family| topology.client_addresses(1, family)[0]);
+        let _servers = Servers::start(topology.client_space(1), &hosts)?;
+        forward_foreign(&topology)?;
+        for number in 1..=3 {
+            topology.forward_port(number, FORWARDED)?;
+            for (proto, family) in every_kind() {
+                visitor_of(&topology, number, FORWARDED).reach(proto, family)?;
+            }
+        }
+        ensure_nothing_wrong(&topology)
+    })
+}
+
+/// Somebody else's table in the router: every own address's port leads to the LAN host.
+fn forward_foreign(topology: &Topology) -> Result<()> {
+    let mut text =
+        "table inet foreign {\n chain pre {\n  type nat hook prerouting priority dstnat\n"
+            .to_owned();
+    for (word, family) in [("ip", Family::V4), ("ip6", Family::V6)] {
+        let host = topology.client_addresses(1, family)[0];
+        let to = if family == Family::V4 {
+            format!("{host}:{ECHO}")
+        } else {
+            format!("[{host}]:{ECHO}")
+        };
+        for own in topology.wans().iter().filter_map(|wan| wan.own(family)) {
+            text += &format!(
+                "  {word} daddr {own} meta l4proto {{ tcp, udp }} th dport {FORWARDED} dnat {word} to {to}\n"
+            );
+        }
+    }
+    topology.router().nft(&(text + " }\n}\n")).map(drop)
+}
+
+/// Without NAT in the way, an outsider could reach a LAN host: an ISP's own machine tries.
+#[test]
+fn nobody_outside_reaches_a_lan_host_uninvited() -> Result<()> {
+    let topology = Spec::routed(2).build()?;
+    let _daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
+    let hosts = Family::BOTH.map(|family| topology.client_addresses(1, family)[0]);
+    let _servers = Servers::start(topology.client_space(1), &hosts)?;
+    let isp = topology.isp(1);
+    isp.run("ip route add 10.1.0.0/24 via 192.168.101.2")?;
+    isp.run("ip -6 route add fd00:1::/64 via 2001:db8:1::2")?;
+    topology.internet().run("ip route add 10.1.0.0/24 via 198.51.100.101")?;
+    topology.internet().run("ip -6 route add fd00:1::/64 via 2001:db8:ff::101")?;
+    let outsider = topology.visitor().timeout(std::time::Duration::from_millis(500));
+    for (proto, family) in every_kind() {
+        let host = hosts[usize::from(family == Family::V6)];
+        let placed = outsider.clone().to(vec![(host, ECHO).into()]).place(3, proto, family)?;
+        let stranger =
+            |failure: &&anywan_lab::Failure| matches!(failure, anywan_lab::Failure::Stranger(_));
+        ensure!(placed.worked() == 0, "{placed}");
+        ensure!(
+            !placed.failures.keys().any(|f| stranger(&f)),
+            "{proto:?} {family:?} got in: {placed}"
+        );
+    }
+    Ok(())
+}
+
+/// The router's DNS port is for its LAN.
+#[test]
+fn the_routers_dns_port_is_closed_to_the_internet_and_open_to_the_lan() -> Result<()> {
+    let topology = Spec::routed(1).build()?;
+    let _daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
+    let log = topology.router();
+    // Any server on the port will do; it also has to answer at all, so the LAN asks it first.
+    let _dns = log.spawn(
+        &[
+            "dnsmasq",
+            "-k",
+            "-C",
+            "/dev/null",
+            "-u",
+            "root",
+            "-R",
+            "-h",
+            "-A",
+            "/x.test/192.0.2.1",
+            "-x",
+        ],
+        None,
+    );
+    topology.forward_port(1, 53)?;
+    let ask = |space: &anywan_lab::Netns, server: String| -> Result<bool> {
+        let args = ["busybox", "nslookup", "x.test", &server];
+        Ok(space
+            .try_run(&["timeout", "2"].iter().chain(&args).copied().collect::<Vec<_>>())?
+            .status
+            == 0)
+    };
+    let inside = topology.lan_address(Family::V4).to_string();
+    anywan_lab::wait::until_true(crate::common::DEADLINE, "an answer on the LAN", || {
+        ask(topology.client_space(1), inside.clone())
+    })?;
+    let outside = topology.wan(1).outside(Family::V4).to_string();
+    ensure!(!ask(topology.internet(), outside)?, "the internet may ask the router's DNS");
+    let _ = Proto::Udp;
+    Ok(())
+}

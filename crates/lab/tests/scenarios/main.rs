@@ -1,0 +1,19 @@
+//! What anywan promises, shown with packets: the real daemon in the lab's networks.
+//!
+//! One module for each promise. Nothing here sleeps and hopes: conditions are waited for, with
+//! deadlines that are only safety nets, and no assertion is about tight timings.
+
+mod all_down;
+mod bad_input;
+mod common;
+mod dhcp;
+mod down;
+mod drift;
+mod faults;
+mod inbound;
+mod keeping;
+mod many;
+mod one_armed;
+mod placing;
+mod restart;
+mod twins;

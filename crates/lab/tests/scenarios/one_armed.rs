@@ -1,0 +1,73 @@
+//! LAN and first WAN on one interface: answers come back through the router, nobody is told to
+//! bypass it, and the hosts on the LAN still reach each other directly.
+
+use anyhow::{Context as _, Result, ensure};
+use anywan_lab::servers::{ECHO, Servers};
+use anywan_lab::{Config, Daemon, Family, Netns, Spec};
+
+use crate::common::{ensure_nothing_wrong, every_kind, flows_of_every_kind, wait_all_by};
+
+const TALK: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// ICMP redirects that a box has received, both families.
+fn redirects_seen(space: &Netns) -> Result<u64> {
+    let v4 = space.run("cat /proc/net/snmp")?;
+    let mut icmp = v4.lines().filter_map(|line| line.strip_prefix("Icmp: "));
+    let (names, values) = (icmp.next().context("names")?, icmp.next().context("values")?);
+    let of = |text: &'_ str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let at = of(names).iter().position(|name| name == "InRedirects").context("InRedirects")?;
+    let v6 = space.run("cat /proc/net/snmp6")?;
+    let line = v6.lines().find(|line| line.starts_with("Icmp6InRedirects"));
+    let count = line.and_then(|line| line.split_whitespace().last()).context("IPv6 redirects")?;
+    Ok(of(values)[at].parse::<u64>()? + count.parse::<u64>()?)
+}
+
+#[test]
+fn answers_come_back_through_the_router_and_no_redirect_is_sent() -> Result<()> {
+    let topology = Spec::one_armed(2).clients(2, 2).build()?;
+    let config = Config::of(&topology).priorities(&[1, 2]);
+    let _daemon = Daemon::start_up(&topology, &config)?;
+    for number in [1, 2] {
+        let client = topology.client(number);
+        wait_all_by(&client, 1)?;
+        let flows = flows_of_every_kind(&client, 20)?;
+        for _ in 0..5 {
+            let exchange = flows.exchange(TALK);
+            ensure!(exchange.all_kept(), "{exchange}");
+        }
+        let redirects = redirects_seen(topology.client_space(number))?;
+        ensure!(redirects == 0, "{redirects} redirects");
+    }
+    // A packet that went straight back to the client would have had the client's source.
+    ensure_nothing_wrong(&topology)
+}
+
+#[test]
+fn hosts_on_the_lan_reach_each_other_directly() -> Result<()> {
+    let topology = Spec::one_armed(2).clients(2, 1).build()?;
+    let _daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
+    let hosts = Family::BOTH.map(|family| topology.client_addresses(2, family)[0]);
+    let _servers = Servers::start(topology.client_space(2), &hosts)?;
+    let neighbour = topology.client(1).to(hosts.map(|host| (host, ECHO).into()).to_vec());
+    for (proto, family) in every_kind() {
+        let seen = neighbour.reach(proto, family)?;
+        let own = topology.client_addresses(1, family)[0];
+        ensure!(seen == own, "{proto:?}: the neighbour sees {seen}, not {own}");
+    }
+    Ok(())
+}
+
+#[test]
+fn hosts_on_the_lan_reach_the_router_and_the_box() -> Result<()> {
+    let topology = Spec::one_armed(2).build()?;
+    let _daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
+    for family in Family::BOTH {
+        let gateway = topology.wan(1).gateway(family).context("a gateway")?;
+        for address in [gateway, topology.lan_address(family)] {
+            let ping = ["ping", "-c3", "-i0.2", "-W2", &address.to_string()];
+            let outcome = topology.client_space(1).try_run(&ping)?;
+            ensure!(outcome.stdout.contains(" 0% packet loss"), "{}", outcome.stdout);
+        }
+    }
+    Ok(())
+}
