@@ -3,7 +3,8 @@
 #
 # Gives:   the working directory: the root of the repository; `target`: where cargo builds;
 #          say, fail, as_root, need_root, seconds_since, built_tests.
-set -euo pipefail
+set -Eeuo pipefail
+trap 'echo "error: $0, line $LINENO: $BASH_COMMAND: status $?" >&2' ERR
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never} DEBIAN_FRONTEND=noninteractive
 # Debian keeps ip, nft, modprobe and others where an ordinary user's PATH does not look.

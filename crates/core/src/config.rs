@@ -3,7 +3,7 @@
 //! In: the text of a configuration file. Out: a [`Config`], or all [`Fault`]s of the file at once.
 //! On the way: `syntax` makes TOML tables of the text, `walk` holds them against the one table of
 //! keys in `keys`, `check` looks at what sections mean together, `build` fills in the defaults.
-//! The JSON schema ([`schema`]) and the reference ([`reference`]) come from the same table.
+//! The JSON schema ([`schema()`]) and the reference ([`reference()`]) come from the same table.
 //! Opens no file and looks at no interface.
 
 mod address;

@@ -8,13 +8,14 @@ mod slots;
 mod sysctl;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::choose::Choice;
-use crate::config::Config;
-use crate::facts::{Numbers, WanFacts};
-use crate::names::{Family, PROTOCOL, TableId, WanId};
+use crate::config::{Config, Nat, Sticky, Wan};
+use crate::facts::{Numbers, WanFacts, numbered_all};
+use crate::names::{Family, MarkField, PROTOCOL, TableId, WanId};
 use crate::observed::{Elements, Observed, Route, Rule};
 
 pub use slots::SLOTS;
@@ -41,12 +42,37 @@ pub struct Desired {
 }
 
 /// Our nftables table as it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Table {
-    /// Its chains, rules and (empty) maps, as text for nft.
-    pub structure: String,
+    /// What its chains follow from; `render` makes them text.
+    pub shape: Shape,
     /// The elements of its maps.
     pub maps: BTreeMap<String, Elements>,
+}
+
+/// What the chains of our table depend on: the configuration, and little else, so that they are
+/// seldom loaded anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// The bits of marks that are ours.
+    pub field: MarkField,
+    /// What keeps its WAN.
+    pub sticky: Sticky,
+    /// Some WAN shares its interface with a LAN or another WAN.
+    pub shared: bool,
+    /// Every WAN that has flows.
+    pub wans: BTreeMap<WanId, WanShape>,
+}
+
+/// What the chains of one WAN depend on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WanShape {
+    /// How IPv4 sources are translated.
+    pub nat: Nat<Ipv4Addr>,
+    /// How IPv6 sources are translated.
+    pub nat6: Nat<Ipv6Addr>,
+    /// The interface's MTU in bytes.
+    pub mtu: u32,
 }
 
 /// What is needed to work out the desired state.
@@ -72,10 +98,20 @@ pub fn desire(basis: Basis<'_>) -> Desired {
         sysctls: sysctl::values(basis),
         restore: sysctl::obsolete(basis),
         parting: BTreeSet::new(),
-        table: Some(Table {
-            structure: crate::render::nft::structure(basis),
-            maps: maps::maps(basis),
-        }),
+        table: Some(Table { shape: shape(basis), maps: maps::maps(basis) }),
+    }
+}
+
+fn shape(basis: Basis<'_>) -> Shape {
+    let wan = |(id, wan): (WanId, &Wan)| {
+        let mtu = basis.facts.get(&id).map_or(1500, |f| f.mtu);
+        (id, WanShape { nat: wan.nat, nat6: wan.nat6, mtu })
+    };
+    Shape {
+        field: basis.config.router.mark_field,
+        sticky: basis.config.router.sticky,
+        shared: basis.facts.values().any(|f| f.shared && !f.retiring),
+        wans: numbered_all(basis.config, basis.numbers).into_iter().map(wan).collect(),
     }
 }
 

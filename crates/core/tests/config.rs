@@ -1,5 +1,5 @@
-//! The cases of `config/`: each `NAME.toml` gives exactly `NAME.expect`, which is the rendered faults
-//! of a file that is wrong, or the configuration as JSON. `UPDATE_EXPECT=1` rewrites them.
+//! The cases of `config/`: each `NAME.toml` gives exactly `NAME.expect`, which is the rendered
+//! faults of a file that is wrong, or the configuration as JSON. `UPDATE_EXPECT=1` rewrites them.
 
 #![expect(clippy::disallowed_methods, reason = "a test reads its cases; the core itself does not")]
 

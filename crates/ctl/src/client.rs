@@ -11,6 +11,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
@@ -35,25 +36,55 @@ pub struct Client {
     socket: PathBuf,
 }
 
+/// An answer in JSON.
+#[derive(Debug)]
+pub struct Answer {
+    /// As it came.
+    pub text: String,
+    /// What it says.
+    pub value: Value,
+}
+
+impl Answer {
+    /// What it says, in the version of the API that we know.
+    ///
+    /// # Errors
+    /// When the daemon speaks another version.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let version = &self.value["version"];
+        if *version != API_VERSION {
+            let what = format!(
+                "anywand speaks version {version} of the API, this anywan version {API_VERSION}"
+            );
+            let hint = "install the same version of both, and restart the service";
+            return Err(Failure::failed(what, hint));
+        }
+        T::deserialize(&self.value).map_err(|error| {
+            let hint = "are anywan and anywand of the same version?";
+            Failure::failed(format!("understand the answer of anywand: {error}"), hint)
+        })
+    }
+}
+
 impl Client {
     /// A client of the daemon on `socket`. Opens nothing yet.
     pub fn new(socket: PathBuf) -> Client {
         Client { socket }
     }
 
-    /// Reads something; the JSON of the answer.
+    /// Reads something.
     ///
     /// # Errors
     /// When there is no daemon, it is another one than ours, or it refuses.
-    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
+    pub async fn get(&self, path: &str) -> Result<Answer, Failure> {
         self.exchange(Method::GET, path, Vec::new()).await
     }
 
-    /// Asks for something to be done; the JSON of the answer.
+    /// Asks for something to be done.
     ///
     /// # Errors
     /// As for [`Client::get`].
-    pub async fn post(&self, path: &str, body: Vec<u8>) -> Result<Value, Failure> {
+    pub async fn post(&self, path: &str, body: Vec<u8>) -> Result<Answer, Failure> {
         self.exchange(Method::POST, path, body).await
     }
 
@@ -67,14 +98,14 @@ impl Client {
             return Ok(Lines { body: response.into_body(), unread: Vec::new() });
         }
         let status = response.status();
-        Err(refused(status, &self.read(response).await?))
+        Err(refused(status, &self.read(response).await?.value))
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Value, Failure> {
+    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Answer, Failure> {
         let response = self.send(method, path, body).await?;
         let status = response.status();
-        let value = self.read(response).await?;
-        if status == StatusCode::OK { Ok(value) } else { Err(refused(status, &value)) }
+        let answer = self.read(response).await?;
+        if status == StatusCode::OK { Ok(answer) } else { Err(refused(status, &answer.value)) }
     }
 
     async fn send(
@@ -103,7 +134,7 @@ impl Client {
         }
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Value, Failure> {
+    async fn read(&self, response: Response<Incoming>) -> Result<Answer, Failure> {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
         let bytes = match timeout(ANSWER_MAX, body.collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
@@ -113,7 +144,9 @@ impl Client {
             Ok(Err(error)) => return Err(self.broken(&error.to_string())),
             Err(_) => return Err(self.silent()),
         };
-        serde_json::from_slice(&bytes).map_err(|_| self.broken("not JSON"))
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let value = serde_json::from_str(&text).map_err(|_| self.broken("not JSON"))?;
+        Ok(Answer { text, value })
     }
 
     async fn connect(&self) -> Result<UnixStream, Failure> {
@@ -130,23 +163,32 @@ impl Client {
     }
 
     fn unreached(&self, error: &io::Error) -> Failure {
+        use io::ErrorKind::{
+            ConnectionRefused, InvalidInput, NotFound, PermissionDenied, WouldBlock,
+        };
+
         let socket = self.socket.display();
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => Failure::failed(
-                format!("no permission to talk to anywand on {socket}"),
-                "run it as root (sudo anywan ...), or as a member of the socket's group",
-            ),
-            io::ErrorKind::InvalidInput => {
-                let text = format!("error: {socket} cannot be a socket: {error}\nhint: --socket\n");
-                Failure::Bad { text }
-            }
-            _ => Failure::NoDaemon {
-                what: format!("anywand does not answer on {socket}: {error}"),
-                hint: "is the service running? systemctl status anywan; \
-                       another socket: --socket PATH"
-                    .to_owned(),
-            },
+        let kind = error.kind();
+        if matches!(kind, NotFound | ConnectionRefused) {
+            let what = format!("anywand does not answer on {socket}: {error}");
+            let hint = "is the service running? systemctl status anywan; \
+                        another socket: --socket PATH";
+            return Failure::NoDaemon { what, hint: hint.to_owned() };
         }
+        if kind == InvalidInput {
+            let text =
+                format!("error: {socket} cannot be a socket: {error}\nhint: --socket PATH\n");
+            return Failure::Bad { text };
+        }
+        if kind == PermissionDenied {
+            let hint = "run it as root (sudo anywan ...), or as a member of the socket's group";
+            return Failure::failed(format!("no permission to talk to anywand on {socket}"), hint);
+        }
+        let hint = match kind == WouldBlock {
+            true => "it is busy with too many clients; its log: journalctl -u anywan",
+            false => "another socket: --socket PATH",
+        };
+        Failure::failed(format!("anywand cannot be reached on {socket}: {error}"), hint)
     }
 
     fn broken(&self, why: &str) -> Failure {
@@ -180,23 +222,6 @@ fn refused(status: StatusCode, answer: &Value) -> Failure {
             "are anywan and anywand of the same version? anywan --version; anywand --version",
         ),
     }
-}
-
-/// Refuses answers of a daemon that speaks another version of the API.
-///
-/// # Errors
-/// When it does.
-pub fn check_version(answer: &Value) -> Result<(), Failure> {
-    if answer["version"] == API_VERSION {
-        return Ok(());
-    }
-    Err(Failure::failed(
-        format!(
-            "anywand speaks version {} of the API, this anywan version {API_VERSION}",
-            answer["version"]
-        ),
-        "install the same version of both, and restart the service",
-    ))
 }
 
 /// Lines that come as they happen.

@@ -47,10 +47,10 @@ impl Failure {
 
     /// Standard output could not be written.
     pub fn output(error: &io::Error) -> Failure {
-        match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::BrokenPipe,
-            _ => Failure::failed(format!("write the output: {error}"), "is the disk full?"),
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Failure::BrokenPipe;
         }
+        Failure::failed(format!("write the output: {error}"), "is the disk full?")
     }
 }
 

@@ -152,9 +152,8 @@ pub fn plan_text(plan: &Plan, of_a_file: bool) -> String {
         return format!("Nothing to do: the kernel {what} as it should be.\n");
     }
     let digits = plan.steps.len().to_string().len();
-    let line = |(index, step): (usize, &String)| {
-        format!("{:>digits$}. {}\n", index + 1, printable(step))
-    };
+    let line =
+        |(index, step): (usize, &String)| format!("{:>digits$}. {}\n", index + 1, printable(step));
     plan.steps.iter().enumerate().map(line).collect()
 }
 
@@ -204,8 +203,9 @@ mod tests {
     #[test]
     fn small_numbers_are_not_rounded_away() {
         assert_eq!([0.0, 0.2, 33.3, 100.0].map(percent), ["0 %", "<1 %", "33 %", "100 %"]);
-        assert_eq!([0.04, 9.94, 9.96, 1234.5].map(milliseconds), [
-            "0.0 ms", "9.9 ms", "10 ms", "1234 ms"
-        ]);
+        assert_eq!(
+            [0.04, 9.94, 9.96, 1234.5].map(milliseconds),
+            ["0.0 ms", "9.9 ms", "10 ms", "1234 ms"]
+        );
     }
 }

@@ -65,8 +65,10 @@ impl Kernel {
             Err(source) => {
                 let hint = match source.errno() {
                     Some(libc::EPERM) => "run anywand as root, or with CAP_NET_ADMIN",
-                    _ => "the kernel has no nf_tables: load the module nf_tables, or use a kernel \
-                          with CONFIG_NF_TABLES",
+                    _ => {
+                        "the kernel has no nf_tables: load the module nf_tables, or use a kernel \
+                          with CONFIG_NF_TABLES"
+                    }
                 };
                 Err(KernelError::Open { what: "nf_tables", hint, source })
             }

@@ -6,12 +6,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::{Context, bail};
 use anywan_core::api::{Notice, Plan, Problem};
 use anywan_core::config::{self, Config};
 use anywan_core::engine::{Engine, Event, Happening};
 use anywan_core::names::Family;
 use anywan_core::steps::{Ask, ProbeResult, Step};
-use anyhow::{Context, bail};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
@@ -377,7 +377,8 @@ impl Daemon {
             Ok(()) => self.handle(Event::Solved { code, at }),
             Err(error) => {
                 let what = format!("WAN numbers cannot be kept: {error}");
-                let hint = "is the disk full? after a restart WANs may get other numbers".to_owned();
+                let hint =
+                    "is the disk full? after a restart WANs may get other numbers".to_owned();
                 self.handle(Event::Problem(Problem { code, at, what, hint }));
             }
         }

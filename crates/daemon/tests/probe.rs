@@ -255,7 +255,8 @@ fn forged_answers_are_ignored() {
     let internet = Internet::new(1);
     silence_the_kernel(&internet);
     for host in hosts() {
-        let forger = Stranger::start(internet.isp(1), host, move |request| forgeries(request, host));
+        let forger =
+            Stranger::start(internet.isp(1), host, move |request| forgeries(request, host));
         on_the_router(&internet, async |mut asker| {
             asker.must_fail(1, Target::Icmp(host), UNANSWERED).await;
         });

@@ -101,12 +101,17 @@ impl Daemon {
     /// Waits until the socket of the process just started answers.
     pub fn wait_steering(&mut self) -> Result<()> {
         let socket = self.path("anywan.sock");
-        wait::until(DEADLINE, "the daemon's socket", || {
-            let ended = self.running.as_mut().map(Running::ended).transpose()?.flatten();
-            ensure!(ended.is_none(), "the daemon has ended with {ended:?}");
-            UnixStream::connect(&socket).context("connect to it")
+        let log = self.path("log");
+        let tail =
+            || format!("the daemon's log:\n{}", fs::read_to_string(&log).unwrap_or_default());
+        let ended = wait::until(DEADLINE, "the daemon's socket", || {
+            match self.running.as_mut().map(Running::ended).transpose()?.flatten() {
+                Some(status) => Ok(Some(status)),
+                None => UnixStream::connect(&socket).map(|_| None).context("connect to it"),
+            }
         })
-        .with_context(|| format!("the daemon's log:\n{}", self.log_tail()))?;
+        .with_context(tail)?;
+        ensure!(ended.is_none(), "the daemon has ended with {ended:?}; {}", tail());
         Ok(())
     }
 

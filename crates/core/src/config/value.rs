@@ -119,8 +119,8 @@ fn one_address(key: &Key, text: &str, family: Family, words: &[Word]) -> Result<
         return Err(Wrong::new("config.bad-word", what, format!("did you mean \"{word}\"?")));
     }
     let address = address::of_family(key.name, text, family).map_err(|mut wrong| {
-        if !wrong.hint.contains('"') {
-            wrong.hint = format!("{}, or write {}", wrong.hint, either(words));
+        if wrong.hint.starts_with("write an ") || wrong.hint.starts_with("give ") {
+            wrong.hint = format!("{}, or {}", wrong.hint, either(words));
         }
         wrong
     })?;

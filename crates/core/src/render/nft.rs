@@ -5,14 +5,12 @@
 //! What a packet pays is counted: an established one from a LAN two hash look-ups (is it from a
 //! WAN? whose flow is it?), one from a WAN one.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::hash::Hasher;
 
-use crate::config::{Config, Nat, Sticky, Wan};
-use crate::desired::{Basis, SLOTS, Table};
-use crate::facts::{WanFacts, numbered_all};
-use crate::names::{NFT_TABLE, WanId};
+use crate::config::{Nat, Sticky};
+use crate::desired::{SLOTS, Shape, Table, WanShape};
+use crate::names::{MarkField, NFT_TABLE, WanId};
 use crate::observed::{Elements, Key, KeyKind, MAPS, MapSpec};
 
 /// Elements that one `add element` command carries: keeps lines readable.
@@ -21,18 +19,17 @@ const PER_COMMAND: usize = 64;
 const MAP_SIZE: u32 = 128;
 
 /// The maps (without elements) and chains.
-pub fn structure(basis: Basis<'_>) -> String {
+pub fn structure(shape: &Shape) -> String {
     let mut text = String::new();
     for spec in &MAPS {
         declare(&mut text, *spec);
     }
-    let shared = basis.facts.values().any(|f| f.shared && !f.retiring);
-    for (id, wan) in numbered_all(basis.config, basis.numbers) {
-        wan_chains(&mut text, basis, id, wan, basis.facts.get(&id));
+    for (id, wan) in &shape.wans {
+        wan_chains(&mut text, shape.field, *id, wan);
     }
-    common_chains(&mut text, basis);
-    picking_chains(&mut text, basis.config);
-    base_chains(&mut text, basis, shared);
+    common_chains(&mut text, shape);
+    picking_chains(&mut text, shape);
+    base_chains(&mut text, shape);
     text
 }
 
@@ -48,7 +45,7 @@ pub fn replacement(table: &Table) -> String {
     let mut text = format!(
         "table inet {NFT_TABLE} {{}}\ndelete table inet {NFT_TABLE}\ntable inet {NFT_TABLE} {{\n"
     );
-    text.push_str(&table.structure);
+    text.push_str(&structure(&table.shape));
     text.push_str("}\n");
     for spec in &MAPS {
         if let Some(elements) = table.maps.get(spec.name) {
@@ -111,8 +108,7 @@ fn chain(text: &mut String, name: &str, rules: &[String]) {
     line(text, format_args!("\t}}"));
 }
 
-fn wan_chains(text: &mut String, basis: Basis<'_>, id: WanId, wan: &Wan, facts: Option<&WanFacts>) {
-    let field = basis.config.router.mark_field;
+fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
     let (rest, number) = (field.keep_mask(), field.number_mask());
     let (keep, place) = (field.keep(id).0, field.place(id).0);
     chain(
@@ -129,7 +125,7 @@ fn wan_chains(text: &mut String, basis: Basis<'_>, id: WanId, wan: &Wan, facts: 
     chain(text, &format!("from{id}"), &[format!("ct mark & {number:#x} == 0 goto pin{id}")]);
     chain(text, &format!("nat4_{id}"), &[nat_rule("ip", wan.nat)]);
     chain(text, &format!("nat6_{id}"), &[nat_rule("ip6", wan.nat6)]);
-    let mtu = facts.map_or(1500, |f| f.mtu).clamp(576, 65535);
+    let mtu = wan.mtu.clamp(576, 65535);
     chain(
         text,
         &format!("clamp{id}"),
@@ -148,8 +144,8 @@ fn nat_rule<A: std::fmt::Display>(family: &str, nat: Nat<A>) -> String {
     }
 }
 
-fn common_chains(text: &mut String, basis: Basis<'_>) {
-    let field = basis.config.router.mark_field;
+fn common_chains(text: &mut String, shape: &Shape) {
+    let field = shape.field;
     let (rest, number) = (field.keep_mask(), field.number_mask());
     let own = |rules: &[&str]| rules.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>();
     chain(
@@ -166,10 +162,8 @@ fn common_chains(text: &mut String, basis: Basis<'_>) {
     let mut refuse = vec![format!("meta mark set meta mark & {rest:#x}")];
     refuse.extend(own(&["meta l4proto tcp reject with tcp reset", "reject with icmpx no-route"]));
     chain(text, "refuse", &refuse);
-    let keeps: Vec<String> = numbered_all(basis.config, basis.numbers)
-        .keys()
-        .map(|id| format!("{:#x} : goto keep{id}", field.keep(*id).0))
-        .collect();
+    let keeps: Vec<String> =
+        shape.wans.keys().map(|id| format!("{:#x} : goto keep{id}", field.keep(*id).0)).collect();
     chain(text, "keep", &[format!("ct mark & {number:#x} vmap {{ {} }}", keeps.join(", "))]);
     chain(
         text,
@@ -192,11 +186,11 @@ fn common_chains(text: &mut String, basis: Basis<'_>) {
     chain(text, "own_services", &own(&["meta l4proto { tcp, udp } th dport { 53, 67, 547 } drop"]));
 }
 
-fn picking_chains(text: &mut String, config: &Config) {
-    let field = config.router.mark_field;
+fn picking_chains(text: &mut String, shape: &Shape) {
+    let field = shape.field;
     let ask = format!("meta mark set meta mark & {:#x} | {:#x}", field.keep_mask(), field.ask().0);
     for (digit, ip) in [("4", "ip"), ("6", "ip6")] {
-        let next = match config.router.sticky {
+        let next = match shape.sticky {
             Sticky::Flow => format!("numgen inc mod {SLOTS}"),
             Sticky::Source => format!("jhash {ip} saddr mod {SLOTS} seed 0x616e7977"),
             Sticky::SourceDestination => {
@@ -229,15 +223,16 @@ fn picking_chains(text: &mut String, config: &Config) {
     );
 }
 
-fn base_chains(text: &mut String, basis: Basis<'_>, shared: bool) {
+fn base_chains(text: &mut String, shape: &Shape) {
+    let shared = shape.shared;
     let base = |text: &mut String, name: &str, kind: &str, priority: &str, rules: Vec<String>| {
         let mut all = vec![format!("type {kind} hook {name} priority {priority}; policy accept;")];
         all.extend(rules);
         let named = if kind == "nat" { "source_nat" } else { name };
         chain(text, named, &all);
     };
-    let number = basis.config.router.mark_field.number_mask();
-    let mask = basis.config.router.mark_field.mask();
+    let number = shape.field.number_mask();
+    let mask = shape.field.mask();
     let from_lan = |digit: &str| {
         let mut rules = vec![
             format!("ct mark & {number:#x} vmap @restore{digit}"),
@@ -332,10 +327,4 @@ impl Hasher for Fnv {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
-}
-
-/// How many elements each map has; for people.
-pub fn summary(maps: &BTreeMap<String, Elements>) -> String {
-    let parts: Vec<String> = maps.iter().map(|(n, e)| format!("{n} {}", e.len())).collect();
-    parts.join(", ")
 }

@@ -97,7 +97,7 @@ fn table(observed: &Observed, desired: Option<&Table>) -> (Vec<Step>, Vec<Elemen
         let there = observed.nft.structure != Structure::Absent;
         return (there.then_some(Step::DeleteTable).into_iter().collect(), Vec::new());
     };
-    let fingerprint = nft::fingerprint(&desired.structure);
+    let fingerprint = nft::fingerprint(&nft::structure(&desired.shape));
     if observed.nft.structure != Structure::Intact(fingerprint) {
         let text = nft::replacement(desired);
         let step = Step::ReplaceTable { fingerprint, text, maps: desired.maps.clone() };

@@ -5,15 +5,11 @@ use std::path::Path;
 use anywan_core::api::Plan;
 
 use super::{put, read};
-use crate::client::{Client, check_version};
+use crate::client::Client;
 use crate::failure::Failure;
 use crate::print::plan_text;
 
-pub(super) async fn run(
-    client: &Client,
-    file: Option<&Path>,
-    json: bool,
-) -> Result<bool, Failure> {
+pub(super) async fn run(client: &Client, file: Option<&Path>, json: bool) -> Result<bool, Failure> {
     let answer = match file {
         None => client.get("/v1/plan").await?,
         Some(file) => {
@@ -21,14 +17,12 @@ pub(super) async fn run(
             client.post(&format!("/v1/plan?file={}", encoded(&name)), bytes).await?
         }
     };
-    check_version(&answer)?;
+    let plan: Plan = answer.read()?;
     if json {
-        put(&format!("{answer}\n"))?;
-        return Ok(true);
+        put(&format!("{}\n", answer.text))?;
+    } else {
+        put(&plan_text(&plan, file.is_some()))?;
     }
-    let plan: Plan = serde_json::from_value(answer)
-        .map_err(|error| Failure::failed(format!("understand the plan: {error}"), ""))?;
-    put(&plan_text(&plan, file.is_some()))?;
     Ok(true)
 }
 

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 
 pub(super) async fn run(client: &Client) -> Result<bool, Failure> {
     let answer = client.post("/v1/reload", Vec::new()).await?;
-    put(if answer["changed"] == true {
+    put(if answer.value["changed"] == true {
         "The new configuration is in force.\n"
     } else {
         "The file says nothing new.\n"

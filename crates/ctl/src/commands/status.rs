@@ -3,18 +3,15 @@
 use anywan_core::api::{FamilyStatus, State, Status};
 
 use super::{colour, put};
-use crate::client::{Client, check_version};
+use crate::client::Client;
 use crate::failure::Failure;
 use crate::print::{Look, status_table};
 
 pub(super) async fn run(client: &Client, json: bool) -> Result<bool, Failure> {
     let answer = client.get("/v1/status").await?;
-    check_version(&answer)?;
-    let text = answer.to_string();
-    let status: Status = serde_json::from_value(answer)
-        .map_err(|error| Failure::failed(format!("understand the status: {error}"), ""))?;
+    let status: Status = answer.read()?;
     if json {
-        put(&format!("{text}\n"))?;
+        put(&format!("{}\n", answer.text))?;
     } else {
         let out = std::io::stdout();
         let (width, colour) = (width(), colour(&out));

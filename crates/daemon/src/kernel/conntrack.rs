@@ -153,7 +153,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_bytes_never_panic_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn random_bytes_never_panic_the_parser(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300)
+        ) {
             let _ = doomed(&bytes);
         }
     }

@@ -275,7 +275,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_messages_never_panic(kind in 16_u16..90, payload in proptest::collection::vec(any::<u8>(), 0..100)) {
+        fn random_messages_never_panic(
+            kind in 16_u16..90,
+            payload in proptest::collection::vec(any::<u8>(), 0..100)
+        ) {
             let message = Received { kind, flags: 0, sequence: 0, payload: &payload };
             let _ = hint(&message, &mut BTreeMap::new());
         }

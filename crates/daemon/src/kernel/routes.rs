@@ -367,7 +367,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_bytes_never_panic_the_parser(mut bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn random_bytes_never_panic_the_parser(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..200)
+        ) {
             let _ = default_route(&bytes);
             if bytes.len() >= RTMSG {
                 bytes[..RTMSG].copy_from_slice(&[2, 0, 0, 0, 100, 87, 0, 1, 0, 0, 0, 0]);

@@ -208,7 +208,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_bytes_never_panic_the_parser(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn random_bytes_never_panic_the_parser(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200)
+        ) {
             let _ = rule(&bytes);
         }
     }

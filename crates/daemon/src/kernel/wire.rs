@@ -288,7 +288,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_bytes_never_panic_the_walkers(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn random_bytes_never_panic_the_walkers(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300)
+        ) {
             for message in Messages(&bytes) {
                 for attribute in Attributes(message.payload) {
                     let _ = (attribute.text(), attribute.ip(), attribute.u32(), attribute.be32());

@@ -145,7 +145,12 @@ impl Lane {
                 Ok(received) => {
                     let echo = Echo::from_reply(self.family, &buffer[..received.length]);
                     if let Some(echo) = echo.filter(|echo| self.next.is_of_one_lane_with(echo)) {
-                        take_reply(&mut self.pending, echo.number, received.source, received.waited);
+                        take_reply(
+                            &mut self.pending,
+                            echo.number,
+                            received.source,
+                            received.waited,
+                        );
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -170,12 +175,7 @@ impl Lane {
 
 /// Answers the request that a reply belongs to, if there still is one. What counts is when the
 /// kernel received the reply, however late it is read.
-fn take_reply(
-    pending: &mut Vec<Pending>,
-    number: u64,
-    source: IpAddr,
-    waited: Option<Duration>,
-) {
+fn take_reply(pending: &mut Vec<Pending>, number: u64, source: IpAddr, waited: Option<Duration>) {
     let wanted = |one: &Pending| one.number == number && one.to == source;
     let Some(at) = pending.iter().position(wanted) else { return };
     let found = pending.swap_remove(at);

@@ -151,8 +151,7 @@ fn stamp(message: &libc::msghdr) -> Option<SystemTime> {
         return None;
     }
     // SAFETY: the message is long enough for two 64-bit numbers (checked above).
-    let [seconds, nanos] =
-        unsafe { libc::CMSG_DATA(first).cast::<[i64; 2]>().read_unaligned() };
+    let [seconds, nanos] = unsafe { libc::CMSG_DATA(first).cast::<[i64; 2]>().read_unaligned() };
     let since_epoch = Duration::new(u64::try_from(seconds).ok()?, u32::try_from(nanos).ok()?);
     SystemTime::UNIX_EPOCH.checked_add(since_epoch)
 }

@@ -37,6 +37,8 @@ fn addresses_tell_peers_and_whether_they_are_usable() {
         run("ip address add 2001:db8::2/64 dev a0 nodad");
         run("ip address add 2001:db8::3/64 dev a0 nodad preferred_lft 0");
         run("ip address add 2001:db8::4 peer 2001:db8::5/128 dev a0 nodad");
+        // Long enough that the address is still being checked when it is read.
+        run("sysctl -qw net.ipv6.conf.a0.dad_transmits=100");
         run("ip address add 2001:db8::6/64 dev a0");
         let found = open(state).addresses().expect("readable");
         let tell = |text: &str, prefix, peer: &str, global, deprecated| Address {

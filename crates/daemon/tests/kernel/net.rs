@@ -32,18 +32,21 @@ impl Drop for StateDir {
 
 /// Runs a test in a fresh network namespace with a loopback interface that is up, on a thread of
 /// its own.
-pub(crate) fn fresh_network(test: impl FnOnce(&StateDir) + Send + 'static) {
-    let joined = thread::spawn(move || {
-        // SAFETY: only the network namespace of this thread is unshared, no descriptors.
-        #[expect(unsafe_code, reason = "there is no safe way to enter a namespace")]
-        let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
-        if let Err(error) = unshared {
-            panic!("cannot make a network namespace: {error}\n\nhint: run these tests as root");
-        }
-        run("ip link set lo up");
-        test(&StateDir::new());
-    })
-    .join();
+pub(crate) fn fresh_network(test: impl FnOnce(&StateDir) + Send) {
+    let state = StateDir::new();
+    let joined = thread::scope(|scope| {
+        let run_it = || {
+            // SAFETY: only the network namespace of this thread is unshared, no descriptors.
+            #[expect(unsafe_code, reason = "there is no safe way to enter a namespace")]
+            let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
+            if let Err(error) = unshared {
+                panic!("cannot make a network namespace: {error}\n\nhint: run these tests as root");
+            }
+            run("ip link set lo up");
+            test(&state);
+        };
+        scope.spawn(run_it).join()
+    });
     if let Err(failure) = joined {
         panic::resume_unwind(failure);
     }

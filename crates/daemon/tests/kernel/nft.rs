@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
+use anywan_core::desired::Table;
 use anywan_core::names::Mac;
 use anywan_core::observed::{Elements, Key, KeyKind, MAPS, MapSpec, Structure};
+use anywan_core::render::nft;
 use anywan_core::steps::{ElementChange, Step, empty_maps};
 use anywan_daemon::kernel::Kernel;
 
 use crate::net::{contract, fresh_network, observe, open, pair, run};
 
-/// A table with all maps and three chains, two of them to go to.
+/// A table with all maps and three chains, two of them to go to; core writes the elements.
 pub(crate) fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
-    let mut text = String::from(
-        "table inet anywan {}\ndelete table inet anywan\ntable inet anywan {
-         chain place1 { meta mark set meta mark & 0x80ffffff | 0x41000000\n }
+    let mut structure = String::from(
+        "chain place1 { meta mark set meta mark & 0x80ffffff | 0x41000000\n }
          chain place2 { counter\n }\n",
     );
     for spec in MAPS {
@@ -27,19 +28,17 @@ pub(crate) fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
             (_, KeyKind::DeviceMac) => "type iface_index . ether_addr",
         };
         let (kind, value) = if spec.verdict { ("map", ": verdict") } else { ("set", "") };
-        let elements = match maps[spec.name].is_empty() {
-            true => String::new(),
-            false => "elements = { 1 : goto place1, 2 : goto place2 }".to_owned(),
-        };
-        text += &format!("{kind} {} {{ {key} {value}; {elements}\n }}\n", spec.name);
+        let size = if spec.name.starts_with("slots") { "size 256;" } else { "" };
+        structure += &format!("{kind} {} {{ {key} {value}; {size}\n }}\n", spec.name);
     }
-    text += "chain prerouting { type filter hook prerouting priority -90; policy accept;
+    structure += "chain prerouting { type filter hook prerouting priority -90; policy accept;
              ct mark & 0x3f000000 vmap @restore4
              numgen inc mod 256 vmap @slots4
              iif { 1, 2 } counter accept
-             }
-             }";
-    Step::ReplaceTable { fingerprint, text, maps }
+             }\n";
+    let table = Table { structure, maps };
+    let text = nft::replacement(&table);
+    Step::ReplaceTable { fingerprint, text, maps: table.maps }
 }
 
 /// A key of each kind.
@@ -97,9 +96,12 @@ fn what_nft_writes_is_what_we_read() {
         let a = pair("a0").0;
         let mut kernel = open(state);
         let mut maps = empty_maps();
-        for name in ["slots4", "slots6"] {
-            let pair = [(Key::Number(1), "place1".into()), (Key::Number(2), "place2".into())];
-            maps.insert(name.into(), pair.into());
+        for spec in &MAPS {
+            let elements = maps.entry(spec.name.into()).or_default();
+            for number in 1..=3 {
+                let chain = if spec.verdict { "place2" } else { "" };
+                elements.insert(key(spec, a, number), chain.into());
+            }
         }
         contract(&mut kernel, load(7, maps));
         run("nft add element inet anywan out_shared4 { a0 . 192.0.2.1 : goto place1 }");
@@ -145,6 +147,22 @@ fn changes_of_others_show_between_and_after_our_own() {
         add(&mut kernel, 7);
         add(&mut kernel, 8);
         assert_eq!(keys(&mut kernel), [1, 2, 3, 4, 6, 7, 8].map(Key::Number));
+    });
+}
+
+#[test]
+fn all_slots_of_a_full_map_change_hands_at_once() {
+    fresh_network(|state| {
+        let mut kernel = open(state);
+        contract(&mut kernel, load(7, empty_maps()));
+        let spec = MAPS.iter().find(|spec| spec.name == "slots4").expect("it is ours");
+        let all = |old, new| {
+            let each = (0..256).map(|slot| change(spec, Key::Number(slot), old, new));
+            Step::ChangeElements(each.collect())
+        };
+        contract(&mut kernel, all(None, Some("place1")));
+        contract(&mut kernel, all(Some("place1"), Some("place2")));
+        contract(&mut kernel, all(Some("place2"), Some("place1")));
     });
 }
 

@@ -80,7 +80,8 @@ impl House {
     pub(crate) async fn ask(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
         let mut stream = self.connect().await;
         let length = body.len();
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+        let head =
+            format!("{method} {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.expect("write");
         // A server that has read enough may close.
         let _ = stream.write_all(body).await;

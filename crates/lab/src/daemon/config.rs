@@ -96,10 +96,12 @@ impl Config {
         self
     }
 
-    /// Lets the daemon find all gateways itself.
+    /// Lets the daemon find all gateways itself, except on the LAN's interface, where anybody
+    /// could be it.
     #[must_use]
     pub fn auto_gateways(mut self) -> Config {
-        for wan in &mut self.wans {
+        let lans: Vec<String> = self.lans.iter().map(|(interface, _)| interface.clone()).collect();
+        for wan in self.wans.iter_mut().filter(|wan| !lans.contains(&wan.interface)) {
             wan.gateway = wan.gateway.take().map(|_| "auto".to_owned());
             wan.gateway6 = wan.gateway6.take().map(|_| "auto".to_owned());
         }

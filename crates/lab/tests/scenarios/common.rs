@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::client::Dialer;
 use anywan_lab::flows::{Exchange, Talking};
-use anywan_lab::{Client, Family, Flows, IspCounts, Proto, Spec, Topology, until};
+use anywan_lab::{Client, Family, Flows, IspCounts, Netns, Proto, Spec, Topology, until};
 
 /// Safety net for whatever is waited for.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
@@ -108,4 +108,19 @@ pub(crate) fn ensure_nothing_wrong_since(topology: &Topology, before: &[IspCount
         ensure!(counts.wrong() == 0, "ISP {number}: {counts:?}");
     }
     Ok(())
+}
+
+/// ICMP messages of a kind (`Redirects`, `DestUnreachs`) that a box has received: IPv4, IPv6.
+pub(crate) fn icmp_received(space: &Netns, kind: &str) -> Result<[u64; 2]> {
+    let v4 = space.run("cat /proc/net/snmp")?;
+    let mut lines = v4.lines().filter_map(|line| line.strip_prefix("Icmp: "));
+    let (names, values) = (lines.next().context("names")?, lines.next().context("values")?);
+    let wanted = format!("In{kind}");
+    let mut both = names.split(' ').zip(values.split(' '));
+    let (_, v4) = both.find(|(name, _)| *name == wanted).with_context(|| wanted.clone())?;
+    let v6 = space.run("cat /proc/net/snmp6")?;
+    let wanted = format!("Icmp6In{kind}");
+    let mut lines = v6.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    let (_, v6) = lines.find(|(name, _)| *name == wanted).with_context(|| wanted.clone())?;
+    Ok([v4.parse()?, v6.trim().parse()?])
 }

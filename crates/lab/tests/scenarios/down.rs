@@ -45,7 +45,9 @@ fn foreign_things(topology: &Topology) -> Result<()> {
              counter jump DOCKER-USER
            }
          }
-         table inet other { set s { type ipv4_addr; elements = { 192.0.2.7 }; } }",
+         table inet other {
+           set s { type ipv4_addr; elements = { 192.0.2.7 }; }
+         }",
     )?;
     Ok(())
 }

@@ -3,24 +3,13 @@
 
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::servers::{ECHO, Servers};
-use anywan_lab::{Config, Daemon, Family, Netns, Spec};
+use anywan_lab::{Config, Daemon, Family, Spec};
 
-use crate::common::{ensure_nothing_wrong, every_kind, flows_of_every_kind, wait_all_by};
+use crate::common::{
+    ensure_nothing_wrong, every_kind, flows_of_every_kind, icmp_received, wait_all_by,
+};
 
 const TALK: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// ICMP redirects that a box has received, both families.
-fn redirects_seen(space: &Netns) -> Result<u64> {
-    let v4 = space.run("cat /proc/net/snmp")?;
-    let mut icmp = v4.lines().filter_map(|line| line.strip_prefix("Icmp: "));
-    let (names, values) = (icmp.next().context("names")?, icmp.next().context("values")?);
-    let of = |text: &'_ str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let at = of(names).iter().position(|name| name == "InRedirects").context("InRedirects")?;
-    let v6 = space.run("cat /proc/net/snmp6")?;
-    let line = v6.lines().find(|line| line.starts_with("Icmp6InRedirects"));
-    let count = line.and_then(|line| line.split_whitespace().last()).context("IPv6 redirects")?;
-    Ok(of(values)[at].parse::<u64>()? + count.parse::<u64>()?)
-}
 
 #[test]
 fn answers_come_back_through_the_router_and_no_redirect_is_sent() -> Result<()> {
@@ -35,8 +24,8 @@ fn answers_come_back_through_the_router_and_no_redirect_is_sent() -> Result<()> 
             let exchange = flows.exchange(TALK);
             ensure!(exchange.all_kept(), "{exchange}");
         }
-        let redirects = redirects_seen(topology.client_space(number))?;
-        ensure!(redirects == 0, "{redirects} redirects");
+        let redirects = icmp_received(topology.client_space(number), "Redirects")?;
+        ensure!(redirects == [0, 0], "{redirects:?} redirects");
     }
     // A packet that went straight back to the client would have had the client's source.
     ensure_nothing_wrong(&topology)

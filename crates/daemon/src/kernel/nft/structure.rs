@@ -130,7 +130,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn random_bytes_never_panic_the_hash(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn random_bytes_never_panic_the_hash(
+            bytes in proptest::collection::vec(any::<u8>(), 0..300)
+        ) {
             let mut hash = Fnv::new();
             hash.parts(&bytes, &SET_PARTS);
             hash.rule(&bytes);
