@@ -43,8 +43,17 @@ pub enum Reason {
     /// None works; the best known is tried (`all_down = "try"`).
     Trying,
     /// None works; new connections are refused.
-    #[default]
     NoneWorks,
+    /// No WAN has, or has had, this family: it is not ours to route.
+    #[default]
+    Absent,
+}
+
+impl FamilyChoice {
+    /// Whether the family is routed by us at all.
+    pub fn is_present(&self) -> bool {
+        self.reason != Reason::Absent
+    }
 }
 
 impl std::fmt::Display for Reason {
@@ -54,6 +63,7 @@ impl std::fmt::Display for Reason {
             Reason::Unproven => "none is proven to work; these may",
             Reason::Trying => "none works; the best known is tried",
             Reason::NoneWorks => "none works; new connections are refused",
+            Reason::Absent => "no WAN has this family",
         })
     }
 }
@@ -93,7 +103,12 @@ fn choose_family(
         Trust::Works => (Trust::Works, Reason::BestPriority),
         Trust::Returning | Trust::Unjudged => (best, Reason::Unproven),
         Trust::Down if config.router.all_down == AllDown::Try => (Trust::Down, Reason::Trying),
-        Trust::Down | Trust::None => return FamilyChoice::default(),
+        Trust::Down | Trust::None => {
+            let been_there = sides.values().any(|s| s.get(family).has_been_up());
+            let present = been_there || best == Trust::Down;
+            let reason = if present { Reason::NoneWorks } else { Reason::Absent };
+            return FamilyChoice { reason, ..FamilyChoice::default() };
+        }
     };
     let mut usable: Vec<WanId> =
         trust.iter().filter(|(_, t)| **t >= floor).map(|(id, _)| *id).collect();
@@ -105,7 +120,7 @@ fn choose_family(
             .collect()
     };
     let lost = match reason {
-        Reason::Trying | Reason::NoneWorks => BTreeSet::new(),
+        Reason::Trying | Reason::NoneWorks | Reason::Absent => BTreeSet::new(),
         Reason::BestPriority | Reason::Unproven => {
             let failed = trust.iter().filter(|(_, t)| **t <= Trust::Down).map(|(id, _)| *id);
             failed.chain(stranded(facts, family)).collect()

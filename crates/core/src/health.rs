@@ -175,6 +175,11 @@ impl Side {
         self.trusted && self.state == State::Unknown
     }
 
+    /// Whether it has worked since the daemon started, or an earlier daemon had known it.
+    pub fn has_been_up(&self) -> bool {
+        self.been_up
+    }
+
     /// The smoothed round trip.
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt.smoothed

@@ -47,6 +47,9 @@ fn digit(family: Family) -> char {
 
 fn slots(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, String)) {
     let name = format!("slots{}", digit(family));
+    if !basis.choice.get(family).is_present() {
+        return;
+    }
     for (slot, wan) in (0_u32..).zip(deal(basis.choice.get(family))) {
         let chain = wan.map_or_else(|| "refuse".to_owned(), |id| format!("place{id}"));
         put(&name, Key::Number(slot), chain);

@@ -82,7 +82,8 @@ fn family_routes(basis: Basis<'_>, family: Family) -> Vec<Route> {
 
 /// All rules of ours.
 pub(super) fn rules(basis: Basis<'_>) -> BTreeSet<Rule> {
-    Family::BOTH.into_iter().flat_map(|family| family_rules(basis, family)).collect()
+    let present = |family: &Family| basis.choice.get(*family).is_present();
+    Family::BOTH.into_iter().filter(present).flat_map(|f| family_rules(basis, f)).collect()
 }
 
 fn family_rules(basis: Basis<'_>, family: Family) -> Vec<Rule> {

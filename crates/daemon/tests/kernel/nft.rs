@@ -3,19 +3,18 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
-use anywan_core::desired::Table;
 use anywan_core::names::Mac;
 use anywan_core::observed::{Elements, Key, KeyKind, MAPS, MapSpec, Structure};
-use anywan_core::render::nft;
 use anywan_core::steps::{ElementChange, Step, empty_maps};
 use anywan_daemon::kernel::Kernel;
 
 use crate::net::{contract, fresh_network, observe, open, pair, run};
 
-/// A table with all maps and three chains, two of them to go to; core writes the elements.
+/// A table with all maps and three chains, two of them to go to.
 pub(crate) fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
-    let mut structure = String::from(
-        "chain place1 { meta mark set meta mark & 0x80ffffff | 0x41000000\n }
+    let mut text = String::from(
+        "table inet anywan {}\ndelete table inet anywan\ntable inet anywan {
+         chain place1 { meta mark set meta mark & 0x80ffffff | 0x41000000\n }
          chain place2 { counter\n }\n",
     );
     for spec in MAPS {
@@ -29,16 +28,31 @@ pub(crate) fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
         };
         let (kind, value) = if spec.verdict { ("map", ": verdict") } else { ("set", "") };
         let size = if spec.name.starts_with("slots") { "size 256;" } else { "" };
-        structure += &format!("{kind} {} {{ {key} {value}; {size}\n }}\n", spec.name);
+        text += &format!("{kind} {} {{ {key} {value}; {size}\n }}\n", spec.name);
     }
-    structure += "chain prerouting { type filter hook prerouting priority -90; policy accept;
+    text += "chain prerouting { type filter hook prerouting priority -90; policy accept;
              ct mark & 0x3f000000 vmap @restore4
              numgen inc mod 256 vmap @slots4
              iif { 1, 2 } counter accept
+             }
              }\n";
-    let table = Table { structure, maps };
-    let text = nft::replacement(&table);
-    Step::ReplaceTable { fingerprint, text, maps: table.maps }
+    for (map, elements) in &maps {
+        for (key, chain) in elements {
+            let value = if chain.is_empty() { String::new() } else { format!(": goto {chain}") };
+            text += &format!("add element inet anywan {map} {{ {} {value} }}\n", shown(key));
+        }
+    }
+    Step::ReplaceTable { fingerprint, text, maps }
+}
+
+/// A key as nft reads it.
+fn shown(key: &Key) -> String {
+    match key {
+        Key::Number(number) => number.to_string(),
+        Key::DeviceIpv4(device, ip) => format!("{device} . {ip}"),
+        Key::DeviceIpv6(device, ip) => format!("{device} . {ip}"),
+        Key::DeviceMac(device, mac) => format!("{device} . {mac}"),
+    }
 }
 
 /// A key of each kind.
@@ -104,16 +118,16 @@ fn what_nft_writes_is_what_we_read() {
             }
         }
         contract(&mut kernel, load(7, maps));
-        run("nft add element inet anywan out_shared4 { a0 . 192.0.2.1 : goto place1 }");
-        run("nft add element inet anywan out_shared6 { a0 . fe80::1 : goto place1 }");
+        run("nft add element inet anywan out_shared4 { a0 . 192.0.2.9 : goto place1 }");
+        run("nft add element inet anywan out_shared6 { a0 . fe80::9 : goto place1 }");
         run("nft add element inet anywan from_shared { a0 . 02:00:00:00:00:09 : goto place1 }");
         run("nft add element inet anywan restore4 { 0x1000000 : drop }");
         run("nft add element inet anywan restore6 { 0x1000000 : jump place1 }");
         run("nft add element inet anywan lans { a0 }");
         let found = kernel.nft().expect("readable").maps;
         let has = |map: &str, key, chain: &str| assert_eq!(found[map][&key], chain, "{map}");
-        has("out_shared4", Key::DeviceIpv4(a, [192, 0, 2, 1].into()), "place1");
-        has("out_shared6", Key::DeviceIpv6(a, "fe80::1".parse().expect("one")), "place1");
+        has("out_shared4", Key::DeviceIpv4(a, [192, 0, 2, 9].into()), "place1");
+        has("out_shared6", Key::DeviceIpv6(a, "fe80::9".parse().expect("one")), "place1");
         has("from_shared", Key::DeviceMac(a, Mac([2, 0, 0, 0, 0, 9])), "place1");
         has("lans", Key::Number(a), "");
         assert_ne!(found["restore4"][&Key::Number(0x100_0000)], "");
