@@ -65,6 +65,7 @@ fn damages(before: &Snapshot, with: &Snapshot) -> Result<Vec<Damage>> {
     Ok(damages)
 }
 
+/// Does the damage; waits until it is repaired and an event has named it.
 fn survive(topology: &Topology, daemon: &Daemon, whole: &Snapshot, damage: &Damage) -> Result<()> {
     let (command, words) = damage;
     let known = daemon.events()?.len();
@@ -83,41 +84,57 @@ fn survive(topology: &Topology, daemon: &Daemon, whole: &Snapshot, damage: &Dama
     })
 }
 
+/// [`survive`] with traffic: new connections work again, and established ones were kept.
+fn survive_with_traffic(
+    topology: &Topology,
+    daemon: &Daemon,
+    whole: &Snapshot,
+    damage: &Damage,
+) -> Result<()> {
+    let client = topology.client(1);
+    let idle = flows_of_every_kind(&client, 10)?;
+    // A word of UDP that meets the gap is lost by nature; TCP says it again.
+    let tcp = client.flows(10, Proto::Tcp, Family::V4)?;
+    let talking = talk(tcp.and(client.flows(10, Proto::Tcp, Family::V6)?));
+    let dialling = dialers(&client);
+    wait_dialled(&dialling, |_| true)?;
+    survive(topology, daemon, whole, damage)?;
+    wait_dialled(&dialling, |_| true).context("new connections")?;
+    let exchange = idle.exchange(DEADLINE);
+    ensure!(exchange.all_kept(), "idle flows: {exchange}");
+    // Without our table there is no NAT: the router itself resets flows whose answers meet that
+    // gap, and masquerade ends those that take another way. Only the others must all be kept.
+    if !damage.0.starts_with("nft ") {
+        ensure_all_kept(talking).context("talking flows")?;
+    }
+    Ok(())
+}
+
+fn whatever_is_destroyed_is_repaired(spec: Spec) -> Result<()> {
+    let topology = spec.build()?;
+    let before = Snapshot::take(topology.router())?;
+    let mut daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
+    daemon.follow_events()?;
+    let whole = settled(&topology)?;
+    let mut bad = Vec::new();
+    for damage in damages(&before, &whole)? {
+        // All of them are tried, so that one report tells everything.
+        if let Err(error) = survive_with_traffic(&topology, &daemon, &whole, &damage) {
+            bad.push(format!("after `{}`: {error:#}", damage.0));
+        }
+    }
+    ensure!(bad.is_empty(), "{}\nthe log:\n{}", bad.join("\n"), daemon.log_tail());
+    Ok(())
+}
+
 #[test]
 fn whatever_is_destroyed_is_repaired_and_reported_while_traffic_goes_on() -> Result<()> {
-    in_both_layouts(2, |spec| {
-        let topology = spec.build()?;
-        let before = Snapshot::take(topology.router())?;
-        let mut daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
-        daemon.follow_events()?;
-        let client = topology.client(1);
-        // A word of UDP that meets the gap is lost by nature; TCP says it again.
-        let tcp = client.flows(20, Proto::Tcp, Family::V4)?;
-        let talking = talk(tcp.and(client.flows(20, Proto::Tcp, Family::V6)?));
-        let flows = flows_of_every_kind(&client, 10)?;
-        let dialling = dialers(&client);
-        wait_dialled(&dialling, |_| true)?;
-        let whole = settled(&topology)?;
-        let mut bad = Vec::new();
-        for damage in damages(&before, &whole)? {
-            // All of them are tried, so that one report tells everything.
-            if let Err(error) = survive(&topology, &daemon, &whole, &damage) {
-                bad.push(format!("after `{}`: {error:#}", damage.0));
-            }
-            if let Err(error) = wait_dialled(&dialling, |_| true) {
-                bad.push(format!("new connections after `{}`: {error:#}", damage.0));
-            }
-            let exchange = flows.exchange(DEADLINE);
-            if !exchange.all_kept() {
-                bad.push(format!("flows after `{}`: {exchange}", damage.0));
-            }
-        }
-        if let Err(error) = ensure_all_kept(talking) {
-            bad.push(format!("established flows: {error:#}"));
-        }
-        ensure!(bad.is_empty(), "{}\nthe log:\n{}", bad.join("\n"), daemon.log_tail());
-        Ok(())
-    })
+    whatever_is_destroyed_is_repaired(Spec::routed(2))
+}
+
+#[test]
+fn the_same_with_a_shared_interface() -> Result<()> {
+    whatever_is_destroyed_is_repaired(Spec::one_armed(2))
 }
 
 /// The router's state once it no longer changes.

@@ -1,0 +1,93 @@
+//! What the rules cost a packet: the same load through anywan and through a plain router with one
+//! masquerade rule, in turn, in one run.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use anywan_lab::daemon::{Config, Daemon};
+use anywan_lab::topology::{Spec, Topology};
+
+use crate::load::{Sink, connections_per_second, megabits_per_second};
+use crate::report::{Page, median};
+
+/// Turns of each contestant.
+const ROUNDS: usize = 11;
+const SPAN: Duration = Duration::from_millis(1000);
+
+struct Contestant {
+    name: &'static str,
+    topology: Topology,
+    // Kept alive, dropped before its topology's namespaces are of use to nobody.
+    _daemon: Option<Daemon>,
+    _sink: Sink,
+    results: Vec<f64>,
+}
+
+fn contestant(name: &'static str, wans: u8, steered: bool) -> Result<Contestant> {
+    let topology = Spec::routed(wans).build()?;
+    let daemon = if steered {
+        Some(Daemon::start_up(&topology, &Config::of(&topology))?)
+    } else {
+        topology.forward_plainly(1)?;
+        None
+    };
+    let sink = Sink::start(topology.internet())?;
+    Ok(Contestant { name, topology, _daemon: daemon, _sink: sink, results: Vec::new() })
+}
+
+fn contest(page: &mut Page, unit: &str, measure: impl Fn(&Topology) -> Result<f64>) -> Result<()> {
+    let mut all = vec![
+        contestant("plain forwarding, one masquerade rule", 3, false)?,
+        contestant("the same once more", 3, false)?,
+        contestant("anywan, 3 WANs", 3, true)?,
+        contestant("anywan, 60 WANs", 60, true)?,
+    ];
+    for one in &all {
+        measure(&one.topology)?;
+    }
+    for round in 0..ROUNDS {
+        // Another one begins each time, so that drift hits all alike.
+        for turn in 0..all.len() {
+            let one = &mut all[(turn + round) % 4];
+            let result = measure(&one.topology)?;
+            one.results.push(result);
+        }
+    }
+    let plain = all[0].results.clone();
+    for one in &all {
+        let pairs: Vec<f64> = one.results.iter().zip(&plain).map(|(a, b)| a / b).collect();
+        page.row(&[
+            one.name.to_owned(),
+            format!("{:.0} {unit}", median(&one.results)),
+            format!("{:.3}", median(&pairs)),
+        ]);
+    }
+    page.end();
+    Ok(())
+}
+
+/// New connections a second.
+pub fn connections(page: &mut Page) -> Result<()> {
+    page.table(
+        "New connections",
+        &format!("One client, one after the other; {ROUNDS} turns of 1 s each, in rotation."),
+        &["router", "median", "ratio to plain, median of pairs"],
+    );
+    contest(page, "/s", |topology| {
+        let server = "198.51.100.10".parse()?;
+        connections_per_second(topology.client_space(1), server, SPAN)
+    })
+}
+
+/// Throughput of established flows.
+pub fn throughput(page: &mut Page) -> Result<()> {
+    page.table(
+        "Throughput",
+        &format!("Four TCP streams; {ROUNDS} turns of 1 s each, in rotation."),
+        &["router", "median", "ratio to plain, median of pairs"],
+    );
+    contest(page, "Mbit/s", |topology| {
+        let server = "198.51.100.10".parse()?;
+        megabits_per_second(topology.client_space(1), server, 4, SPAN)
+    })
+}
