@@ -276,37 +276,57 @@ impl Daemon {
     }
 
     fn try_reread(&mut self, hints: Hints) -> Result<(), KernelError> {
-        let all = hints.overrun;
-        // A change of a link changes more than links.
-        let links = all || hints.links;
-        if links {
+        if hints.overrun {
+            return self.try_reread_all();
+        }
+        if hints.links {
             let links = self.kernel.links()?;
             self.handle(Event::Links(links));
         }
-        if links || hints.addresses {
+        // A change of a link changes more than links.
+        if hints.links || hints.addresses {
             let addresses = self.kernel.addresses()?;
             self.handle(Event::Addresses(addresses));
         }
-        if links || hints.addresses || hints.routes {
+        if hints.links || hints.addresses || hints.routes {
             let routes = self.kernel.routes()?;
             self.handle(Event::Routes(routes));
         }
-        if links || hints.neighbours {
+        if hints.links || hints.neighbours {
             let neighbours = self.kernel.neighbours()?;
             self.handle(Event::Neighbours(neighbours));
         }
-        if all || hints.rules {
+        if hints.rules {
             let rules = self.kernel.rules()?;
             self.handle(Event::Rules(rules));
         }
-        if all || hints.nft {
+        if hints.nft {
             let nft = self.kernel.nft()?;
             self.handle(Event::Nft(nft));
         }
-        if links || hints.sysctls {
+        if hints.links || hints.sysctls {
             let now = self.kernel.sysctls(self.engine.watched_sysctls())?;
             let before = self.kernel.sysctls_before().clone();
             self.handle(Event::Sysctls { now, before });
+        }
+        Ok(())
+    }
+
+    fn try_reread_all(&mut self) -> Result<(), KernelError> {
+        // Which parameters matter depends on which interfaces there are.
+        let links = self.kernel.links()?;
+        self.handle(Event::Links(links));
+        let now = self.kernel.observe(self.engine.watched_sysctls())?;
+        for event in [
+            Event::Links(now.links),
+            Event::Addresses(now.addresses),
+            Event::Routes(now.routes),
+            Event::Neighbours(now.neighbours),
+            Event::Rules(now.rules),
+            Event::Nft(now.nft),
+            Event::Sysctls { now: now.sysctls, before: now.sysctls_before },
+        ] {
+            self.handle(event);
         }
         Ok(())
     }

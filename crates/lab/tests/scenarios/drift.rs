@@ -6,8 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use anywan_lab::{Config, Daemon, Family, Proto, Snapshot, Spec, Topology, until};
 
 use crate::common::{
-    DEADLINE, dialers, ensure_all_kept, flows_of_every_kind, in_both_layouts, talk, wait_all_by,
-    wait_dialled,
+    DEADLINE, dialers, ensure_all_kept, flows_of_every_kind, talk, wait_all_by, wait_dialled,
 };
 
 /// The kernel tells nobody of most changed sysctls: those wait for the full re-read, each 30 s.
