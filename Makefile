@@ -40,7 +40,7 @@ test-full: setup setup-vm
 bench: setup
 	@scripts/bench
 
-# No `build` before it: with `sudo make install` root need not have a cargo.
+# Neither calls setup: they need nothing but what `make build` left.
 install:
 	@scripts/install
 

@@ -18,6 +18,7 @@ use crate::facts::{Numbers, WanFacts, numbered_all};
 use crate::names::{Family, MarkField, PROTOCOL, TableId, WanId};
 use crate::observed::{Elements, Observed, Route, Rule};
 
+pub use routing::last_priority;
 pub use slots::SLOTS;
 pub use sysctl::watched as watched_sysctls;
 

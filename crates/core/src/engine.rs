@@ -17,7 +17,7 @@ use crate::config::{Config, Target, Wan};
 use crate::desired::{self, Basis, Desired};
 use crate::facts::{self, Kept, Numbers, WanFacts};
 use crate::health::Side;
-use crate::names::{Family, IfIndex, Mac, PerFamily, WanId};
+use crate::names::{Family, IfIndex, Mac, PerFamily, RulePriority, WanId};
 use crate::observed::{Address, Key, Link, Neighbour, Nft, Observed, Route, Rule};
 use crate::steps::{Ask, Probe, ProbeResult, Step};
 use crate::time::Moment;
@@ -39,8 +39,13 @@ pub enum Event {
     Addresses(BTreeSet<Address>),
     /// All default routes of main and of ours.
     Routes(BTreeSet<Route>),
-    /// All our rules.
-    Rules(BTreeSet<Rule>),
+    /// All ip rules.
+    Rules {
+        /// Ours.
+        ours: BTreeSet<Rule>,
+        /// Where those of others stand.
+        foreign: BTreeSet<(Family, RulePriority)>,
+    },
     /// All neighbours with a hardware address.
     Neighbours(BTreeMap<Neighbour, Mac>),
     /// The parameters of [`Engine::watched_sysctls`], and what we changed them from.
@@ -235,9 +240,10 @@ impl Engine {
                 self.note_foreign_defaults(&routes, now);
                 self.stale |= replace(&mut self.observed.routes, routes);
             }
-            Event::Rules(rules) => {
+            Event::Rules { ours, foreign } => {
                 self.read.rules = true;
-                self.stale |= replace(&mut self.observed.rules, rules);
+                self.stale |= replace(&mut self.observed.rules, ours);
+                self.stale |= replace(&mut self.observed.foreign_rules, foreign);
             }
             Event::Neighbours(neighbours) => {
                 self.read.neighbours = true;

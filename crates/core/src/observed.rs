@@ -19,6 +19,8 @@ pub struct Observed {
     pub routes: BTreeSet<Route>,
     /// Our ip rules: those that carry our protocol number.
     pub rules: BTreeSet<Rule>,
+    /// Where other programs' ip rules stand.
+    pub foreign_rules: BTreeSet<(Family, RulePriority)>,
     /// Hardware addresses of neighbours that the kernel knows (any state but FAILED).
     pub neighbours: BTreeMap<Neighbour, Mac>,
     /// The kernel parameters that were asked for, by path below `/proc/sys`, e.g.

@@ -221,8 +221,12 @@ fn ways_out(kernel: &Observed, family: Family) -> BTreeSet<IfIndex> {
         .unwrap_or_default()
 }
 
+fn four_hundred() -> ProptestConfig {
+    ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(four_hundred())]
 
     #[test]
     fn applying_the_steps_leaves_no_difference(draws in draws()) {
@@ -232,7 +236,7 @@ proptest! {
 
     #[test]
     fn a_step_carried_out_twice_changes_nothing_more(draws in draws()) {
-        let (_, before, worked) = { let mut s = settled(&draws); s.1 = kernel(&draws); s };
+        let (before, (_, _, worked)) = (kernel(&draws), settled(&draws));
         let (mut once, mut twice) = (before.clone(), before.clone());
         for step in diff(&before, &worked.desired) {
             expect(&mut once, &step);

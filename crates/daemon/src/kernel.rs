@@ -23,7 +23,7 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anywan_core::names::{Family, IfIndex, Mac};
+use anywan_core::names::{Family, IfIndex, Mac, RulePriority};
 use anywan_core::observed::{Address, Link, Neighbour, Nft, Observed, Route, Rule};
 use anywan_core::steps::Step;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -86,6 +86,7 @@ impl Kernel {
             addresses: self.addresses()?,
             routes: self.routes()?,
             rules: self.rules()?,
+            foreign_rules: self.foreign_rules()?,
             neighbours: self.neighbours()?,
             sysctls: self.sysctls(sysctls)?,
             sysctls_before: self.sysctls_before().clone(),
@@ -111,6 +112,11 @@ impl Kernel {
     /// Our ip rules.
     pub fn rules(&mut self) -> Result<BTreeSet<Rule>, KernelError> {
         rules::read(&mut self.route)
+    }
+
+    /// Where the ip rules of others stand.
+    pub fn foreign_rules(&mut self) -> Result<BTreeSet<(Family, RulePriority)>, KernelError> {
+        rules::read_foreign(&mut self.route)
     }
 
     /// The neighbours with a known hardware address.

@@ -297,8 +297,8 @@ impl Daemon {
             self.handle(Event::Neighbours(neighbours));
         }
         if hints.rules {
-            let rules = self.kernel.rules()?;
-            self.handle(Event::Rules(rules));
+            let (ours, foreign) = (self.kernel.rules()?, self.kernel.foreign_rules()?);
+            self.handle(Event::Rules { ours, foreign });
         }
         if hints.nft {
             let nft = self.kernel.nft()?;
@@ -322,7 +322,7 @@ impl Daemon {
             Event::Addresses(now.addresses),
             Event::Routes(now.routes),
             Event::Neighbours(now.neighbours),
-            Event::Rules(now.rules),
+            Event::Rules { ours: now.rules, foreign: now.foreign_rules },
             Event::Nft(now.nft),
             Event::Sysctls { now: now.sysctls, before: now.sysctls_before },
         ] {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Basis;
+use crate::config::Config;
 use crate::facts::{WanFacts, numbered};
 use crate::names::{Family, MarkField, PROTOCOL, RulePriority, TableId, WanId};
 use crate::observed::{Hop, Route, Rule, RuleAction};
@@ -34,6 +35,12 @@ const OTHERS: u32 = 901;
 const SOURCES: u32 = 910;
 /// Offset of the high block.
 const HIGH: u32 = 30_000;
+
+/// The last of our rule priorities: what stands behind it, before main's 32766, sees no packet
+/// for the internet.
+pub fn last_priority(config: &Config) -> RulePriority {
+    RulePriority(config.router.rule_priority_base.0 + HIGH + 2)
+}
 
 pub(super) fn table_of(basis: Basis<'_>, wan: WanId) -> TableId {
     TableId(basis.config.router.table_base.0 + u32::from(wan.0))

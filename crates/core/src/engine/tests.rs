@@ -134,7 +134,7 @@ impl World {
             Event::Links(k.links),
             Event::Addresses(k.addresses),
             Event::Routes(k.routes),
-            Event::Rules(k.rules),
+            Event::Rules { ours: k.rules, foreign: k.foreign_rules },
             Event::Neighbours(k.neighbours),
             Event::Sysctls { now: k.sysctls, before: k.sysctls_before },
             Event::Nft(k.nft),

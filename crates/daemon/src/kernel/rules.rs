@@ -61,10 +61,34 @@ pub(crate) fn read(conn: &mut Conn) -> Result<BTreeSet<Rule>, KernelError> {
     Ok(rules)
 }
 
+/// Where the rules of others stand, of both families.
+pub(crate) fn read_foreign(
+    conn: &mut Conn,
+) -> Result<BTreeSet<(Family, RulePriority)>, KernelError> {
+    let mut found = BTreeSet::new();
+    for family in Family::BOTH {
+        let priorities = conn
+            .dump(&mut request(family), foreign_priority)
+            .map_err(|e| e.doing(format!("read the {family} rules")))?;
+        found.extend(priorities.into_iter().map(|priority| (family, priority)));
+    }
+    Ok(found)
+}
+
+fn foreign_priority(payload: &[u8]) -> Option<RulePriority> {
+    let attributes = Attributes::after(payload, HEADER);
+    let protocol = attributes.clone().find(FRA_PROTOCOL).and_then(|a| a.value.first().copied());
+    let priority = attributes.find(FRA_PRIORITY).and_then(Attribute::u32).unwrap_or(0);
+    (protocol != Some(PROTOCOL)).then_some(RulePriority(priority))
+}
+
 fn dump(conn: &mut Conn, family: Family) -> Result<BTreeSet<Rule>, Refused> {
+    Ok(conn.dump(&mut request(family), rule)?.into_iter().collect())
+}
+
+fn request(family: Family) -> Writer {
     let header = [number(family), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    let mut request = Writer::message(libc::RTM_GETRULE, REQUEST, &header);
-    Ok(conn.dump(&mut request, rule)?.into_iter().collect())
+    Writer::message(libc::RTM_GETRULE, REQUEST, &header)
 }
 
 fn number(family: Family) -> u8 {
