@@ -56,7 +56,7 @@ fn household() -> Status {
             State::Down,
             None,
             "2026-11-22T11:59:58Z",
-            "4 targets asked in 3 rounds, none answered",
+            "none of 4 targets answered",
         )
     };
     let problem = Problem {
@@ -84,7 +84,7 @@ fn a_household_is_a_table_with_its_problems_below() {
 WAN   INTERFACE  PRIO  WEIGHT  SHARE  FAMILY  STATE     RTT   LOSS  SINCE  REASON
 adsl  eth0          1       8   57 %  IPv4    up      23 ms    0 %  3m12s  2 of 2 targets answer
                                100 %  IPv6    up     8.1 ms   <1 %  2d01h  2 of 2 targets answer
-lte   usb0          2       1    0 %  IPv4    down        -  100 %     2s  4 targets asked in 3 rounds, none answered
+lte   usb0          2       1    0 %  IPv4    down        -  100 %     2s  none of 4 targets answered
 
 Problems:
   wan lte: there is no interface usb0 (wan.interface-missing)

@@ -30,9 +30,9 @@ impl Snapshot {
         space.inside(|| {
             let mut sections = BTreeMap::new();
             for line in [
-                "ip -d rule",
+                "ip -4 -d rule",
                 "ip -6 -d rule",
-                "ip -d route show table all",
+                "ip -4 -d route show table all",
                 "ip -6 -d route show table all",
                 "ip -o addr",
                 "nft -s list ruleset",

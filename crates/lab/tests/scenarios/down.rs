@@ -87,10 +87,7 @@ fn down_works_without_a_daemon_too() -> Result<()> {
     let mut daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
     daemon.kill();
     let state = daemon.path("state").display().to_string();
-    let mut outcome = daemon.cli(&["down"])?;
-    if outcome.status != 0 {
-        outcome = daemon.cli(&["down", "--state-dir", &state])?;
-    }
+    let outcome = daemon.cli(&["down", "--state-dir", &state])?;
     ensure!(outcome.status == 0, "{outcome:?}");
     let diff = before.diff(&Snapshot::take(topology.router())?);
     ensure!(diff.is_empty(), "{diff}");

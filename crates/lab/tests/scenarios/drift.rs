@@ -36,7 +36,7 @@ fn damages(before: &Snapshot, with: &Snapshot) -> Result<Vec<Damage>> {
         ),
         ("sysctl -q -w net.ipv6.conf.all.forwarding=0".to_owned(), &["forward"]),
     ];
-    for (command, section) in [("ip", "ip -d rule"), ("ip -6", "ip -6 -d rule")] {
+    for (command, section) in [("ip", "ip -4 -d rule"), ("ip -6", "ip -6 -d rule")] {
         let rules = ours(before, with, section);
         ensure!(rules.len() >= 4, "our rules: {rules:?}");
         let first = rules.first().and_then(|rule| rule.split(':').next());
@@ -47,7 +47,7 @@ fn damages(before: &Snapshot, with: &Snapshot) -> Result<Vec<Damage>> {
         }
     }
     for (command, section) in
-        [("ip", "ip -d route show table all"), ("ip -6", "ip -6 -d route show table all")]
+        [("ip", "ip -4 -d route show table all"), ("ip -6", "ip -6 -d route show table all")]
     {
         let routes = ours(before, with, section);
         let table =

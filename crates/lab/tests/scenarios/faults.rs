@@ -29,7 +29,6 @@ fn failover_and_back(spec: Spec, first: usize, fault: &Fault) -> Result<()> {
     let client = topology.client(1);
     wait_all_by(&client, first)?;
     let flows = flows_of_every_kind(&client, 10)?;
-    let before = topology.all_counts()?;
     let dialling = dialers(&client);
     wait_dialled(&dialling, |wan| wan == first)?;
 
@@ -38,6 +37,8 @@ fn failover_and_back(spec: Spec, first: usize, fault: &Fault) -> Result<()> {
     for family in Family::BOTH {
         daemon.wait_state(&name, family, &["down"]).with_context(|| format!("{fault:?}"))?;
     }
+    // Until the daemon knew, the kernel alone decided: packets count from here on.
+    let before = topology.all_counts()?;
     wait_all_by(&client, next)?;
     ensure_quiet(&topology, &client, first)?;
     // Established flows of the lost WAN may move or end; strays are counted.
