@@ -22,6 +22,8 @@ pub use routing::last_priority;
 pub use slots::SLOTS;
 pub use sysctl::watched as watched_sysctls;
 
+/// What hosts on a LAN may be taken to send, whatever our own interface says.
+const ETHERNET_MTU: u32 = 1500;
 /// The kernel's `RTPROT_STATIC`: put there by an administrator.
 const STATIC: u8 = 4;
 
@@ -61,6 +63,8 @@ pub struct Shape {
     pub sticky: Sticky,
     /// Some WAN shares its interface with a LAN or another WAN.
     pub shared: bool,
+    /// Some WAN's packets must be smaller than a LAN's, so segment sizes are clamped.
+    pub clamps: bool,
     /// Every WAN that has flows.
     pub wans: BTreeMap<WanId, WanShape>,
 }
@@ -111,9 +115,17 @@ fn shape(basis: Basis<'_>) -> Shape {
     Shape {
         field: basis.config.router.mark_field,
         sticky: basis.config.router.sticky,
+        clamps: clamps(basis),
         shared: basis.facts.values().any(|f| f.shared && !f.retiring),
         wans: numbered_all(basis.config, basis.numbers).into_iter().map(wan).collect(),
     }
+}
+
+/// Whether a packet of a LAN may be too large for a WAN.
+fn clamps(basis: Basis<'_>) -> bool {
+    let lans = basis.config.lans.iter().filter_map(|l| basis.observed.link_named(&l.interface));
+    let largest = lans.map(|(_, link)| link.mtu).max().unwrap_or(0).max(ETHERNET_MTU);
+    basis.facts.values().any(|f| f.mtu < largest)
 }
 
 /// What the kernel should look like once we have left: nothing of ours, every parameter as it

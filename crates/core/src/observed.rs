@@ -218,7 +218,7 @@ const fn set(name: &'static str) -> MapSpec {
 
 /// All maps and sets of our table; everything that changes while the configuration stays the same
 /// is an element of one of them.
-pub const MAPS: [MapSpec; 19] = [
+pub const MAPS: [MapSpec; 14] = [
     map("slots4", KeyKind::Number),
     map("slots6", KeyKind::Number),
     map("restore4", KeyKind::Number),
@@ -228,14 +228,9 @@ pub const MAPS: [MapSpec; 19] = [
     map("out_wan", KeyKind::Number),
     map("out_shared4", KeyKind::DeviceIpv4),
     map("out_shared6", KeyKind::DeviceIpv6),
-    map("nat4", KeyKind::Number),
-    map("nat6", KeyKind::Number),
-    map("nat_shared4", KeyKind::DeviceIpv4),
-    map("nat_shared6", KeyKind::DeviceIpv6),
     map("clamp", KeyKind::Number),
     map("stray", KeyKind::Number),
     set("lans"),
     set("guarded"),
-    set("wans"),
     set("clamped"),
 ];

@@ -52,12 +52,7 @@ fn household() -> Status {
     };
     let down = FamilyStatus {
         loss_percent: Some(100.0),
-        ..side(
-            State::Down,
-            None,
-            "2026-11-22T11:59:58Z",
-            "none of 4 targets answered",
-        )
+        ..side(State::Down, None, "2026-11-22T11:59:58Z", "none of 4 targets answered")
     };
     let problem = Problem {
         code: "wan.interface-missing".to_owned(),

@@ -75,11 +75,8 @@ fn devices(id: WanId, facts: &WanFacts, device: IfIndex, put: &mut impl FnMut(&s
         return;
     }
     let key = Key::Number(device.0);
-    put("wans", key, String::new());
     put("from_wan", key, format!("from{id}"));
-    put("out_wan", key, format!("pin{id}"));
-    put("nat4", key, format!("nat4_{id}"));
-    put("nat6", key, format!("nat6_{id}"));
+    put("out_wan", key, format!("leave{id}"));
     put("clamp", key, format!("clamp{id}"));
 }
 
@@ -99,8 +96,7 @@ fn shared(
         Some(IpAddr::V6(via)) => Key::DeviceIpv6(device.0, via),
         None => return,
     };
-    put(&format!("out_shared{digit}"), key, format!("pin{id}"));
-    put(&format!("nat_shared{digit}"), key, format!("nat{digit}_{id}"));
+    put(&format!("out_shared{digit}"), key, format!("leave{id}"));
     if family == Family::Ipv4 {
         put("stray", Key::Number(device.0), format!("keep{id}"));
     }

@@ -31,8 +31,9 @@ const MARKS: u32 = 10;
 const NEW: u32 = 890;
 const GUARD: u32 = 891;
 const MAIN: u32 = 900;
-const OTHERS: u32 = 901;
+const ASKED: u32 = 901;
 const SOURCES: u32 = 910;
+const OTHERS: u32 = 990;
 /// Offset of the high block.
 const HIGH: u32 = 30_000;
 
@@ -113,6 +114,12 @@ fn family_rules(basis: Basis<'_>, family: Family) -> Vec<Rule> {
         at(NEW, Some((new, new)), balance),
         Rule { invert: true, ..at(GUARD, Some((0, field.number_mask())), RuleAction::Unreachable) },
         at(MAIN, None, RuleAction::LookupNoDefault(TableId::MAIN)),
+        // The question is not about own addresses: past their rules.
+        at(
+            ASKED,
+            Some((field.ask().0, field.mask())),
+            RuleAction::Goto(RulePriority(low + OTHERS)),
+        ),
         at(OTHERS, Some(TAILSCALE), balance),
         // The question "does anyone but us know this destination?" ends here.
         at(HIGH, Some((field.ask().0, field.mask())), RuleAction::Unreachable),

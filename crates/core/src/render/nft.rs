@@ -24,6 +24,7 @@ pub fn structure(shape: &Shape) -> String {
     for spec in &MAPS {
         declare(&mut text, *spec);
     }
+    uninvited_chain(&mut text);
     for (id, wan) in &shape.wans {
         wan_chains(&mut text, shape.field, *id, wan);
     }
@@ -121,10 +122,26 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
         &format!("place{id}"),
         &[format!("meta mark set meta mark & {rest:#x} | {place:#x}")],
     );
-    chain(text, &format!("pin{id}"), &[format!("ct mark set ct mark & {rest:#x} | {keep:#x}")]);
-    chain(text, &format!("from{id}"), &[format!("ct mark & {number:#x} == 0 goto pin{id}")]);
-    chain(text, &format!("nat4_{id}"), &[nat_rule("ip", wan.nat)]);
-    chain(text, &format!("nat6_{id}"), &[nat_rule("ip6", wan.nat6)]);
+    let pin = format!("ct mark set ct mark & {rest:#x} | {keep:#x}");
+    chain(
+        text,
+        &format!("from{id}"),
+        &[
+            format!("ct mark & {number:#x} != 0 accept"),
+            pin.clone(),
+            // What has no flow cannot be pinned, but is looked at all the same.
+            "goto uninvited".to_owned(),
+        ],
+    );
+    chain(
+        text,
+        &format!("leave{id}"),
+        &[
+            format!("ct mark & {number:#x} == 0 {pin}"),
+            format!("meta nfproto ipv4 {}", nat_rule("ip", wan.nat)),
+            format!("meta nfproto ipv6 {}", nat_rule("ip6", wan.nat6)),
+        ],
+    );
     let mtu = wan.mtu.clamp(576, 65535);
     chain(
         text,
@@ -170,20 +187,19 @@ fn common_chains(text: &mut String, shape: &Shape) {
         "clamping",
         &own(&["oif @clamped tcp option maxseg size set rt mtu", "iif vmap @clamp"]),
     );
-    chain(
-        text,
-        "guard",
-        &[
-            "ct state invalid iif @wans oif @guarded drop".to_owned(),
-            "ct status dnat accept".to_owned(),
-            // Pinned before it was sent anywhere, and not placed: it came from a WAN.
-            format!(
-                "meta mark & {:#x} == 0 ct mark & {number:#x} != 0 oif @guarded drop",
-                field.mask()
-            ),
-        ],
-    );
-    chain(text, "own_services", &own(&["meta l4proto { tcp, udp } th dport { 53, 67, 547 } drop"]));
+}
+
+/// What a WAN brings that belongs to no flow yet. Dropped here, its flow never comes to be.
+fn uninvited_chain(text: &mut String) {
+    let rules = [
+        // A flow that is older than our table has only just been pinned.
+        "ct state established,related accept",
+        "ct status dnat accept",
+        "fib daddr type unicast fib daddr oif @guarded drop",
+        // The router's own DNS and DHCP.
+        "meta l4proto { tcp, udp } th dport { 53, 67, 547 } fib daddr type != unicast drop",
+    ];
+    chain(text, "uninvited", &rules.map(str::to_owned));
 }
 
 fn picking_chains(text: &mut String, shape: &Shape) {
@@ -255,32 +271,14 @@ fn base_chains(text: &mut String, shape: &Shape) {
     prerouting.push("meta nfproto ipv6 goto from_lan6".to_owned());
     prerouting.extend(from_lan("4"));
     base(text, "prerouting", "filter", "dstnat + 10", prerouting);
-    base(
-        text,
-        "input",
-        "filter",
-        "filter",
-        vec![format!("ct state new ct mark & {number:#x} != 0 goto own_services")],
-    );
-    base(
-        text,
-        "forward",
-        "filter",
-        "filter",
-        vec![
-            "tcp flags & (fin | syn | rst) == syn jump clamping".to_owned(),
-            "ct state invalid,new goto guard".to_owned(),
-        ],
-    );
-    base(text, "output", "route", "mangle", output_rules(mask, number));
-    let mut postrouting =
-        vec![format!("ct mark & {number:#x} != 0 accept"), "oif vmap @out_wan".to_owned()];
-    if shared {
-        postrouting.push("oif . rt ip nexthop vmap @out_shared4".to_owned());
-        postrouting.push("oif . rt ip6 nexthop vmap @out_shared6".to_owned());
+    if shape.clamps {
+        let syn = "tcp flags & (fin | syn | rst) == syn goto clamping".to_owned();
+        base(text, "forward", "filter", "filter", vec![syn]);
     }
-    base(text, "postrouting", "filter", "mangle", postrouting);
-    base(text, "postrouting", "nat", "srcnat", nat_rules(shared));
+    base(text, "output", "route", "mangle", output_rules(mask, number));
+    // Before other programs' source translation: a flow that has been translated is not shown to
+    // these chains again. A flow's first packet passes here, and no other.
+    base(text, "postrouting", "nat", "srcnat - 10", leaving_rules(shared));
 }
 
 fn output_rules(mask: u32, number: u32) -> Vec<String> {
@@ -298,18 +296,17 @@ fn output_rules(mask: u32, number: u32) -> Vec<String> {
     ]
 }
 
-fn nat_rules(shared: bool) -> Vec<String> {
+fn leaving_rules(shared: bool) -> Vec<String> {
     let mut rules = vec![
         // Multicast, and what speaks for the link alone (DHCPv6), keeps its source.
         "ip daddr 224.0.0.0/4 return".to_owned(),
         "ip6 daddr ff00::/8 return".to_owned(),
         "ip6 saddr fe80::/10 return".to_owned(),
-        "meta nfproto ipv4 oif vmap @nat4".to_owned(),
-        "meta nfproto ipv6 oif vmap @nat6".to_owned(),
+        "oif vmap @out_wan".to_owned(),
     ];
     if shared {
-        rules.push("oif . rt ip nexthop vmap @nat_shared4".to_owned());
-        rules.push("oif . rt ip6 nexthop vmap @nat_shared6".to_owned());
+        rules.push("oif . rt ip nexthop vmap @out_shared4".to_owned());
+        rules.push("oif . rt ip6 nexthop vmap @out_shared6".to_owned());
     }
     rules
 }

@@ -32,9 +32,6 @@ fn new_flows_are_refused_at_once_and_established_ones_survive() -> Result<()> {
         let client = topology.client(1);
         let mut flows = flows_of_every_kind(&client, 10)?;
         break_all(&topology, &daemon)?;
-        for c in ["nft list ruleset", "ip -6 rule", "ip -6 route show table all", "ip -6 route get 2001:db8:ff::10 from fd00:1::a iif lan0"] {
-            println!("## {c}\n{}", topology.router().try_run(&c.split(' ').collect::<Vec<_>>())?.stdout);
-        }
         for (at, family) in Family::BOTH.into_iter().enumerate() {
             let placed = client.clone().timeout(LONG).place(60, Proto::Tcp, family)?;
             let refused = placed.failures.get(&Failure::Refused).copied().unwrap_or(0);

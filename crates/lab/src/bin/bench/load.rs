@@ -16,14 +16,14 @@ use socket2::{Domain, SockAddr, Socket, Type};
 const PORTS: std::ops::Range<u16> = 8100..8132;
 
 /// A server that accepts connections and forgets them.
-pub struct Sink {
+pub(crate) struct Sink {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Result<()>>>,
 }
 
 impl Sink {
     /// Listens on all of the ports in `space`.
-    pub fn start(space: &Netns) -> Result<Sink> {
+    pub(crate) fn start(space: &Netns) -> Result<Sink> {
         let stop = Arc::new(AtomicBool::new(false));
         let doors: Vec<Socket> = space.inside(|| PORTS.map(open).collect::<Result<_>>())??;
         let (own, stopped) = (space.clone(), stop.clone());
@@ -67,7 +67,7 @@ fn open(port: u16) -> Result<Socket> {
 }
 
 /// New connections a second from `space` to the sink at `server`, one after the other.
-pub fn connections_per_second(space: &Netns, server: IpAddr, span: Duration) -> Result<f64> {
+pub(crate) fn connections_per_second(space: &Netns, server: IpAddr, span: Duration) -> Result<f64> {
     space.inside(|| {
         let begin = Instant::now();
         let mut count = 0_u32;
@@ -87,7 +87,7 @@ pub fn connections_per_second(space: &Netns, server: IpAddr, span: Duration) -> 
 }
 
 /// Megabits a second that `streams` TCP connections bring from the server to `space`.
-pub fn megabits_per_second(
+pub(crate) fn megabits_per_second(
     space: &Netns,
     server: IpAddr,
     streams: usize,

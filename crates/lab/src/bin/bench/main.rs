@@ -6,6 +6,7 @@ mod load;
 mod plane;
 mod report;
 mod times;
+mod watch;
 
 use anyhow::{Result, bail};
 

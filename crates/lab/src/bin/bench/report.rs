@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::Result;
 
 /// A page of Markdown under construction; every line is shown when it is added.
-pub struct Page(String);
+pub(crate) struct Page(String);
 
 impl Page {
     /// A page with its head.
-    pub fn new() -> Page {
+    pub(crate) fn new() -> Page {
         let mut page = Page(String::new());
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -26,30 +26,30 @@ impl Page {
 
     /// Adds a line.
     #[expect(clippy::print_stdout, reason = "what a benchmark is for")]
-    pub fn line(&mut self, text: &str) {
+    pub(crate) fn line(&mut self, text: &str) {
         println!("{text}");
         let _ = writeln!(self.0, "{text}");
     }
 
     /// Begins a table.
-    pub fn table(&mut self, title: &str, note: &str, columns: &[&str]) {
+    pub(crate) fn table(&mut self, title: &str, note: &str, columns: &[&str]) {
         self.line(&format!("## {title}\n\n{note}\n"));
         self.line(&format!("| {} |", columns.join(" | ")));
         self.line(&format!("|{}", "---|".repeat(columns.len())));
     }
 
     /// Adds a row to the table.
-    pub fn row(&mut self, cells: &[String]) {
+    pub(crate) fn row(&mut self, cells: &[String]) {
         self.line(&format!("| {} |", cells.join(" | ")));
     }
 
     /// Ends a table.
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.line("");
     }
 
     /// Writes the page, where it is to be written.
-    pub fn finish(self, file: Option<&str>) -> Result<()> {
+    pub(crate) fn finish(self, file: Option<&str>) -> Result<()> {
         if let Some(file) = file {
             std::fs::write(file, self.0.trim_end().to_owned() + "\n")?;
         }
@@ -58,7 +58,7 @@ impl Page {
 }
 
 /// The middle one; the mean of the two middle ones.
-pub fn median(values: &[f64]) -> f64 {
+pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -66,11 +66,11 @@ pub fn median(values: &[f64]) -> f64 {
 }
 
 /// The largest.
-pub fn worst(values: &[f64]) -> f64 {
+pub(crate) fn worst(values: &[f64]) -> f64 {
     values.iter().copied().fold(0.0, f64::max)
 }
 
 /// In milliseconds.
-pub fn ms(span: Duration) -> f64 {
+pub(crate) fn ms(span: Duration) -> f64 {
     span.as_secs_f64() * 1e3
 }

@@ -31,7 +31,7 @@ fn play(screen: &mut Screen) -> Result<()> {
     let begun = Instant::now();
     let topology = Spec::routed(3).build()?;
     screen.title("anywan: three WANs in network namespaces");
-    screen.text(&format!("built in {} ms:\n{}", begun.elapsed().as_millis(), screen::PICTURE));
+    screen.text(&format!("built in {} ms:{}", begun.elapsed().as_millis(), screen::PICTURE));
     let begun = Instant::now();
     let daemon = Daemon::start(&topology, &config(&topology))?;
     let steering = begun.elapsed();

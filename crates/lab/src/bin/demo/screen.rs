@@ -3,7 +3,7 @@
 use std::io::{IsTerminal as _, Write as _, stdout};
 
 /// The topology, for people.
-pub(crate) const PICTURE: &str = "\
+pub(crate) const PICTURE: &str = "
            +--------+          +-- adsl  (priority 1, weight 3) -- ISP --+
   LAN -----| router |----------+-- fibre (priority 1, weight 5) -- ISP --+-- servers
            +--------+          +-- lte   (priority 2, metered)  -- ISP --+";
