@@ -78,6 +78,8 @@ pub struct WanShape {
     pub nat6: Nat<Ipv6Addr>,
     /// The interface's MTU in bytes.
     pub mtu: u32,
+    /// It shares its interface with a LAN or another WAN.
+    pub shared: bool,
 }
 
 /// What is needed to work out the desired state.
@@ -109,8 +111,8 @@ pub fn desire(basis: Basis<'_>) -> Desired {
 
 fn shape(basis: Basis<'_>) -> Shape {
     let wan = |(id, wan): (WanId, &Wan)| {
-        let mtu = basis.facts.get(&id).map_or(1500, |f| f.mtu);
-        (id, WanShape { nat: wan.nat, nat6: wan.nat6, mtu })
+        let (mtu, shared) = basis.facts.get(&id).map_or((1500, false), |f| (f.mtu, f.shared));
+        (id, WanShape { nat: wan.nat, nat6: wan.nat6, mtu, shared })
     };
     Shape {
         field: basis.config.router.mark_field,

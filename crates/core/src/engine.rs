@@ -145,6 +145,8 @@ impl Read {
 pub struct Engine {
     config: Config,
     numbers: Numbers,
+    /// Where in the configuration each WAN is.
+    places: BTreeMap<WanId, usize>,
     observed: Observed,
     read: Read,
     facts: BTreeMap<WanId, WanFacts>,
@@ -173,10 +175,10 @@ impl Engine {
     /// An engine for `config`. `kept` is what an earlier run left; see [`Engine::kept`].
     pub fn new(mut config: Config, kept: &Kept) -> Engine {
         config.retiring = retire(&config, &kept.retiring);
-        let numbers = facts::assign_numbers(&config, &kept.numbers);
-        Engine {
+        let mut engine = Engine {
             config,
-            numbers,
+            numbers: kept.numbers.clone(),
+            places: BTreeMap::new(),
             observed: Observed::default(),
             read: Read::default(),
             facts: BTreeMap::new(),
@@ -195,7 +197,9 @@ impl Engine {
             steps: VecDeque::new(),
             asks: VecDeque::new(),
             happenings: VecDeque::new(),
-        }
+        };
+        engine.number_wans();
+        engine
     }
 
     /// What is to be kept for the next run.
@@ -335,8 +339,7 @@ impl Engine {
     }
 
     fn wan(&self, id: WanId) -> Option<&Wan> {
-        let name = self.numbers.iter().find(|(_, n)| **n == id)?.0;
-        self.config.wans.iter().find(|w| w.name == *name)
+        self.places.get(&id).and_then(|place| self.config.wans.get(*place))
     }
 
     fn basis(&self) -> Basis<'_> {
@@ -349,13 +352,20 @@ impl Engine {
         }
     }
 
+    fn number_wans(&mut self) {
+        self.numbers = facts::assign_numbers(&self.config, &self.numbers);
+        let wans = (0..).zip(&self.config.wans);
+        self.places =
+            wans.filter_map(|(place, w)| Some((*self.numbers.get(&w.name)?, place))).collect();
+    }
+
     fn reconfigure(&mut self, mut config: Config, now: Moment) {
         let mut former = std::mem::take(&mut self.config.retiring);
         former.append(&mut self.config.wans);
         config.retiring = retire(&config, &former);
         self.next_count = now + FLOWS_COUNTED;
-        self.numbers = facts::assign_numbers(&config, &self.numbers);
         self.config = config;
+        self.number_wans();
         self.stale = true;
         self.tell(now, "config", None, None, ("", "", "a new configuration is in force"));
     }
@@ -418,9 +428,19 @@ impl Engine {
 
     fn wake_side(&mut self, id: WanId, family: Family, now: Moment) {
         let Some(wan) = self.wan(id) else { return };
+        let standby = wan.metered && !self.choice.get(family).serving.contains_key(&id);
+        let due = |side: &Side| {
+            let targets = targets_of(wan, family).len();
+            let next = side.deadline(targets, &wan.health);
+            targets == 0
+                || next.is_some_and(|next| next <= now)
+                || side.hurries(standby, &wan.health, now)
+        };
+        if !self.sides.get(&id).is_some_and(|sides| due(sides.get(family))) {
+            return;
+        }
         let (health, device) = (wan.health.clone(), wan.interface.clone());
         let targets: Vec<Target> = targets_of(wan, family).into_iter().cloned().collect();
-        let standby = wan.metered && !self.choice.get(family).serving.contains_key(&id);
         let mark = self.config.router.mark_field.keep(id);
         let mut orders = Vec::new();
         self.with_side(id, family, now, |side| {

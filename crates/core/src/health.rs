@@ -41,7 +41,7 @@ const LATE: Duration = Duration::from_secs(2);
 const FLAPS_MAX: u32 = 5;
 /// A WAN that was up for this many hold times has lived its flaps down.
 const CALM_HOLDS: u32 = 10;
-/// The heartbeat of a metered WAN that serves nothing.
+/// The heartbeat of a metered WAN that serves nothing, up or down.
 const STANDBY_METERED: Duration = Duration::from_secs(30);
 
 /// A probe that should be sent now.
@@ -273,8 +273,7 @@ impl Side {
         }
         self.expire(settings, now);
         let mut orders = Vec::new();
-        // One that was left alone on standby and serves now is asked at once.
-        if self.next_heartbeat > now + self.cadence(standby, settings) {
+        if self.hurries(standby, settings, now) {
             self.next_heartbeat = now;
         }
         if let Some(burst) = self.burst {
@@ -290,6 +289,11 @@ impl Side {
             self.next_heartbeat = now + self.cadence(standby, settings);
         }
         orders
+    }
+
+    /// Whether it was left alone on standby and serves now: then it is asked at once.
+    pub fn hurries(&self, standby: bool, settings: &Health, now: Moment) -> bool {
+        self.next_heartbeat > now + self.cadence(standby, settings)
     }
 
     /// When [`Side::wake`] has something to do next.
@@ -309,7 +313,7 @@ impl Side {
 
     fn cadence(&self, standby: bool, settings: &Health) -> Duration {
         // A WAN on its way back is watched closely even when it is metered.
-        if standby && self.state == State::Up {
+        if standby && matches!(self.state, State::Up | State::Down) {
             settings.interval.max(STANDBY_METERED)
         } else {
             settings.interval

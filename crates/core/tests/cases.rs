@@ -194,7 +194,13 @@ fn check(name: &str) {
         if std::env::var_os("UPDATE_EXPECT").is_some() {
             std::fs::write(folder.join(file), &is).expect("the tree is writable");
         }
-        assert_eq!(is, read(file), "{name}/{file}: UPDATE_EXPECT=1 rewrites it, if this is right");
+        let expected = read(file);
+        let differ = is.lines().zip(expected.lines()).find(|(a, b)| a != b);
+        assert!(
+            is == expected,
+            "{name}/{file} differs, first here (is, expected): {differ:#?}\n\
+             UPDATE_EXPECT=1 rewrites it, if this is right"
+        );
     }
 }
 

@@ -52,9 +52,15 @@ fn no_file_is_over_the_wall() {
 fn no_line_is_too_wide() {
     let mut wide = Vec::new();
     for (name, text) in sources() {
+        let mut quoted = false;
         for (number, line) in (1..).zip(text.lines()) {
-            // A long string cannot always be broken.
-            if line.chars().count() > COLUMNS_MAX && !line.contains('"') && !line.contains("//") {
+            // A long string cannot always be broken; one over many lines is a picture.
+            quoted = if quoted { !line.ends_with("\";") } else { line.ends_with("= \"\\") };
+            if !quoted
+                && line.chars().count() > COLUMNS_MAX
+                && !line.contains('"')
+                && !line.contains("//")
+            {
                 wide.push(format!("{name}:{number}"));
             }
         }

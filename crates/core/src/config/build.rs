@@ -88,7 +88,8 @@ impl Layers<'_> {
 }
 
 fn lan(fields: &Fields) -> Option<Lan> {
-    let keys = Layers(&[fields], "lan");
+    let only = [fields];
+    let keys = Layers(&only, "lan");
     Some(Lan {
         interface: keys.text("interface")?,
         inbound: match keys.word("inbound")? {
@@ -99,7 +100,8 @@ fn lan(fields: &Fields) -> Option<Lan> {
 }
 
 fn wan(fields: &Fields, own: &Fields, shared: &Fields) -> Option<Wan> {
-    let keys = Layers(&[fields], "wan");
+    let only = [fields];
+    let keys = Layers(&only, "wan");
     Some(Wan {
         name: keys.text("name")?,
         interface: keys.text("interface")?,
@@ -151,7 +153,8 @@ fn health(keys: &Layers<'_>) -> Option<Health> {
 }
 
 fn router(fields: &Fields) -> Option<Router> {
-    let keys = Layers(&[fields], "router");
+    let only = [fields];
+    let keys = Layers(&only, "router");
     Some(Router {
         all_down: match keys.word("all_down")? {
             "try" => AllDown::Try,

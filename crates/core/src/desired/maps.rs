@@ -25,6 +25,9 @@ pub(super) fn maps(basis: Basis<'_>) -> BTreeMap<String, Elements> {
     for (id, facts) in basis.facts.iter().filter(|(_, f)| !f.retiring) {
         if let Some(device) = facts.device {
             devices(*id, facts, device, &mut put);
+            if facts.shared {
+                known_by_mac(basis, *id, facts, device, &mut put);
+            }
         }
     }
     for lan in &basis.config.lans {
@@ -80,6 +83,31 @@ fn devices(id: WanId, facts: &WanFacts, device: IfIndex, put: &mut impl FnMut(&s
     put("clamp", key, format!("clamp{id}"));
 }
 
+/// On a shared interface a WAN's packets are known by the gateway's hardware address. While the
+/// kernel does not know it, the one known last still counts: without it answers from the WAN
+/// would be taken for a LAN's packets.
+fn known_by_mac(
+    basis: Basis<'_>,
+    id: WanId,
+    facts: &WanFacts,
+    device: IfIndex,
+    put: &mut impl FnMut(&str, Key, String),
+) {
+    let chain = format!("from{id}");
+    let macs = Family::BOTH.into_iter().filter_map(|f| facts.sides.get(f).gateway_mac);
+    let mut keys: Vec<Key> = macs.map(|mac| Key::DeviceMac(device.0, mac)).collect();
+    if keys.is_empty() {
+        let there = basis.observed.nft.maps.get("from_shared").into_iter().flatten();
+        let ours = there.filter(|(key, to)| {
+            **to == chain && matches!(key, Key::DeviceMac(index, _) if *index == device.0)
+        });
+        keys = ours.map(|(key, _)| *key).collect();
+    }
+    for key in keys {
+        put("from_shared", key, chain.clone());
+    }
+}
+
 fn shared(
     id: WanId,
     family: Family,
@@ -87,9 +115,6 @@ fn shared(
     device: IfIndex,
     put: &mut impl FnMut(&str, Key, String),
 ) {
-    if let Some(mac) = side.gateway_mac {
-        put("from_shared", Key::DeviceMac(device.0, mac), format!("from{id}"));
-    }
     let digit = digit(family);
     let key = match side.hop.as_ref().and_then(|hop| hop.via) {
         Some(IpAddr::V4(via)) => Key::DeviceIpv4(device.0, via),
@@ -97,7 +122,5 @@ fn shared(
         None => return,
     };
     put(&format!("out_shared{digit}"), key, format!("leave{id}"));
-    if family == Family::Ipv4 {
-        put("stray", Key::Number(device.0), format!("keep{id}"));
-    }
+    put("stray", Key::Number(device.0), format!("keep{id}"));
 }

@@ -8,11 +8,10 @@ use crate::config::{Config, Gateway};
 use crate::observed::Observed;
 
 /// Parameters that have one value wherever anywan runs.
-const EVERYWHERE: [(&str, &str); 8] = [
-    // In this order of meaning: a WAN without carrier is left by the kernel itself.
+const EVERYWHERE: [(&str, &str); 6] = [
+    // A WAN without carrier is left by the kernel itself. For IPv6 this is set on each WAN: there
+    // `all` would overwrite every interface's own value.
     ("net/ipv4/conf/all/ignore_routes_with_linkdown", "1"),
-    ("net/ipv6/conf/all/ignore_routes_with_linkdown", "1"),
-    ("net/ipv6/conf/default/ignore_routes_with_linkdown", "1"),
     // The router's own connections spread by port, not only by address.
     ("net/ipv4/fib_multipath_hash_policy", "1"),
     ("net/ipv6/fib_multipath_hash_policy", "1"),

@@ -420,3 +420,44 @@ fn a_wan_taken_out_of_the_file_keeps_its_flows_until_the_last_is_over() {
     assert!(!world.kernel.nft.maps["restore4"].contains_key(&Key::Number(0x200_0000)));
     assert!(!world.kernel.routes.iter().any(|r| r.table == TableId(17002)));
 }
+
+#[test]
+fn a_family_without_targets_is_judged_by_its_link() {
+    let mut config = config(vec![wan(1, 1, 1)]);
+    config.wans[0].health.targets.retain(|t| t.family() == Family::Ipv4);
+    let mut world = World::new(config, 1);
+    world.alive.clear();
+    world.seconds(5);
+    assert!(world.serving(Family::Ipv4).is_empty());
+    assert_eq!(world.serving(Family::Ipv6), [1]);
+    assert_eq!(world.engine.state_of(WanId(1), Family::Ipv6), State::Up);
+    world.set_link(1, |link| link.carrier = false);
+    world.seconds(1);
+    assert!(world.serving(Family::Ipv6).is_empty());
+    world.set_link(1, |link| link.carrier = true);
+    world.seconds(11);
+    assert_eq!(world.engine.state_of(WanId(1), Family::Ipv6), State::Up);
+}
+
+#[test]
+fn a_gateway_whose_hardware_address_is_forgotten_is_still_told_from_the_lan() {
+    let mut config = config(vec![wan(1, 1, 1)]);
+    config.wans[0].interface = "eth0".to_owned();
+    let via = Ipv4Addr::new(192, 168, 1, 1);
+    config.wans[0].gateway = Gateway::Address(via);
+    let mut world = World::new(config, 1);
+    let own: Vec<Address> = world.kernel.addresses.iter().cloned().collect();
+    world.kernel.addresses = own.into_iter().map(|a| Address { device: IfIndex(2), ..a }).collect();
+    let neighbour = Neighbour { device: IfIndex(2), address: via.into() };
+    world.kernel.neighbours.insert(neighbour, Mac([2, 0, 0, 0, 0, 1]));
+    world.seconds(2);
+    let key = Key::DeviceMac(2, Mac([2, 0, 0, 0, 0, 1]));
+    assert_eq!(world.kernel.nft.maps["from_shared"][&key], "from1");
+    world.kernel.neighbours.clear();
+    world.seconds(2);
+    assert_eq!(world.kernel.nft.maps["from_shared"][&key], "from1");
+    world.kernel.neighbours.insert(neighbour, Mac([2, 0, 0, 0, 0, 9]));
+    world.seconds(2);
+    assert_eq!(world.kernel.nft.maps["from_shared"].len(), 1);
+    assert!(!world.kernel.nft.maps["from_shared"].contains_key(&key));
+}

@@ -15,6 +15,12 @@ use crate::observed::{Elements, Key, KeyKind, MAPS, MapSpec};
 
 /// Elements that one `add element` command carries: keeps lines readable.
 const PER_COMMAND: usize = 64;
+/// Named one by one: an IPv6 address to which no route leads is of none of these types, nor is
+/// it unicast.
+const NOT_FORWARDED: &str = "fib daddr type { local, broadcast, anycast, multicast } return";
+/// A box on a shared interface that forwards a port straight to a LAN host: the host's answers
+/// pass here without a flow or in the middle of one, and go to that box as they are.
+const MIDSTREAM: &str = "tcp flags & (fin | syn | rst | ack) != syn";
 /// Room in each map: the fixed hash of the kernel is sized by it.
 const MAP_SIZE: u32 = 128;
 
@@ -110,7 +116,7 @@ fn chain(text: &mut String, name: &str, rules: &[String]) {
 }
 
 fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
-    let (rest, number) = (field.keep_mask(), field.number_mask());
+    let (rest, number, mask) = (field.keep_mask(), field.number_mask(), field.mask());
     let (keep, place) = (field.keep(id).0, field.place(id).0);
     chain(
         text,
@@ -133,15 +139,15 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
             "goto uninvited".to_owned(),
         ],
     );
-    chain(
-        text,
-        &format!("leave{id}"),
-        &[
-            format!("ct mark & {number:#x} == 0 {pin}"),
-            format!("meta nfproto ipv4 {}", nat_rule("ip", wan.nat)),
-            format!("meta nfproto ipv6 {}", nat_rule("ip6", wan.nat6)),
-        ],
-    );
+    // Probes carry W without NEW; unpinned, they are not among the flows to evacuate.
+    let pin = format!("ct mark & {number:#x} == 0 meta mark & {mask:#x} != {keep:#x} {pin}");
+    let mut leave = vec![pin];
+    if wan.shared {
+        leave.push(format!("{MIDSTREAM} accept"));
+    }
+    leave.push(format!("meta nfproto ipv4 {}", nat_rule("ip", wan.nat)));
+    leave.push(format!("meta nfproto ipv6 {}", nat_rule("ip6", wan.nat6)));
+    chain(text, &format!("leave{id}"), &leave);
     let mtu = wan.mtu.clamp(576, 65535);
     chain(
         text,
@@ -213,30 +219,34 @@ fn picking_chains(text: &mut String, shape: &Shape) {
                 format!("jhash {ip} saddr . {ip} daddr mod {SLOTS} seed 0x616e7977")
             }
         };
-        chain(
-            text,
-            &format!("pick{digit}"),
-            &[
-                "fib daddr type != unicast return".to_owned(),
-                ask.clone(),
-                // A LAN, a VPN, a static route, the WAN's own subnet: not for us to decide.
-                "fib daddr . mark oif exists goto unmark".to_owned(),
-                format!("{next} vmap @slots{digit}"),
-                "goto unmark".to_owned(),
-            ],
-        );
-    }
-    chain(
-        text,
-        "strays",
-        &[
-            "fib daddr type != unicast return".to_owned(),
-            ask,
+        let mut rules = vec![
+            NOT_FORWARDED.to_owned(),
+            ask.clone(),
+            // A LAN, a VPN, a static route, the WAN's own subnet: not for us to decide.
             "fib daddr . mark oif exists goto unmark".to_owned(),
-            "iif vmap @stray".to_owned(),
-            "goto unmark".to_owned(),
-        ],
-    );
+        ];
+        if shape.shared {
+            rules.push(format!("{MIDSTREAM} iif vmap @stray"));
+        }
+        rules.push(format!("{next} vmap @slots{digit}"));
+        rules.push("goto unmark".to_owned());
+        chain(text, &format!("pick{digit}"), &rules);
+    }
+    let translated4 = shape.wans.values().all(|w| w.nat != Nat::None);
+    let translated6 = shape.wans.values().all(|w| w.nat6 != Nat::None);
+    for (digit, translated) in [("4", translated4), ("6", translated6)] {
+        let mut rules = vec![
+            NOT_FORWARDED.to_owned(),
+            ask.clone(),
+            "fib daddr . mark oif exists goto unmark".to_owned(),
+        ];
+        if shape.shared {
+            rules.push("iif vmap @stray".to_owned());
+        }
+        // What belongs to no flow is not translated; an address of the LAN is of no use outside.
+        rules.push(if translated { "drop" } else { "goto unmark" }.to_owned());
+        chain(text, &format!("strays{digit}"), &rules);
+    }
 }
 
 fn base_chains(text: &mut String, shape: &Shape) {
@@ -250,18 +260,13 @@ fn base_chains(text: &mut String, shape: &Shape) {
     let number = shape.field.number_mask();
     let mask = shape.field.mask();
     let from_lan = |digit: &str| {
-        let mut rules = vec![
+        vec![
             format!("ct mark & {number:#x} vmap @restore{digit}"),
             // The WAN of this flow is no longer configured.
             format!("ct mark & {number:#x} != 0 goto lost"),
             format!("iif @lans ct state new goto pick{digit}"),
-        ];
-        if shared && digit == "4" {
-            // A box on a shared interface that forwards a port straight to a LAN host: the host's
-            // answers pass here without a flow, and go to that box as they are.
-            rules.push("iif @lans ct state invalid goto strays".to_owned());
-        }
-        rules
+            format!("iif @lans ct state invalid goto strays{digit}"),
+        ]
     };
     chain(text, "from_lan6", &from_lan("6"));
     let mut prerouting = vec!["iif vmap @from_wan".to_owned()];

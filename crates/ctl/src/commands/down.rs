@@ -40,8 +40,11 @@ fn take_down(state_dir: Option<&Path>) -> Result<(), Failure> {
     }
 }
 
-/// The daemon's program: beside this one, else in PATH.
+/// The daemon's program: beside this one or in the `sbin` next to its folder, else in PATH.
 fn anywand() -> PathBuf {
-    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("anywand"));
-    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("anywand"))
+    let own = std::env::current_exe().unwrap_or_default();
+    let beside = own.with_file_name("anywand");
+    let sbin = own.parent().and_then(|bin| bin.parent()).map(|p| p.join("sbin/anywand"));
+    let places = [Some(beside), sbin].into_iter().flatten();
+    places.into_iter().find(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("anywand"))
 }

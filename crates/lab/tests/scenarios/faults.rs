@@ -32,9 +32,6 @@ fn failover_and_back(spec: Spec, first: usize, fault: &Fault) -> Result<()> {
     let dialling = dialers(&client);
     wait_dialled(&dialling, |wan| wan == first)?;
 
-    let _ = std::fs::remove_file("/tmp/aw.pcap");
-    let _dump = topology.isp(1).spawn(&["tcpdump", "-ni", "lan", "-U", "-w", "/tmp/aw.pcap"], None)?;
-    anywan_lab::until(Duration::from_secs(5), "pcap", || Ok(std::fs::metadata("/tmp/aw.pcap")?))?;
     topology.break_wan(first, fault)?;
     let name = topology.wan(first).name.clone();
     for family in Family::BOTH {
