@@ -232,5 +232,5 @@ pub const MAPS: [MapSpec; 14] = [
     map("stray", KeyKind::Number),
     set("lans"),
     set("guarded"),
-    set("clamped"),
+    set("outside"),
 ];

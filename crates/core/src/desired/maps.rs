@@ -70,7 +70,7 @@ fn restore(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, Str
 }
 
 fn devices(id: WanId, facts: &WanFacts, device: IfIndex, put: &mut impl FnMut(&str, Key, String)) {
-    put("clamped", Key::Number(device.0), String::new());
+    put("outside", Key::Number(device.0), String::new());
     if facts.shared {
         for family in Family::BOTH {
             shared(id, family, facts.sides.get(family), device, put);

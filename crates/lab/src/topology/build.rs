@@ -33,7 +33,10 @@ pub(super) fn build(spec: Spec) -> Result<Topology> {
 }
 
 fn roles(spec: &Spec) -> Vec<String> {
-    let mut roles = vec!["router".to_owned(), "switch".to_owned(), "net".to_owned()];
+    let mut roles = vec!["router", "switch", "net", "workbench"]
+        .into_iter()
+        .map(str::to_owned)
+        .collect::<Vec<_>>();
     roles.extend((1..=spec.wans.len()).map(|number| format!("isp{number}")));
     roles.extend((1..=spec.clients).map(|number| format!("client{number}")));
     roles
@@ -95,7 +98,8 @@ fn plug(spec: &Spec, wans: &[Wan], spaces: &Namespaces) -> Result<()> {
         cable(&isp, "lan", there, port);
         cable(&isp, "net0", &net, &format!("p{}", wan.number));
     }
-    spaces.get("router").ip_batch(&cables)
+    // Older kernels look a new link's name up where `ip` runs, not where the link will be.
+    spaces.get("workbench").ip_batch(&cables)
 }
 
 /// Addresses, routes, bridges and NAT; the boxes side by side.

@@ -53,8 +53,29 @@ fn new_flows_are_refused_at_once_and_established_ones_survive() -> Result<()> {
         let (one, two) = (flows.take_from(1), flows.take_from(2));
         for flows in [one, two] {
             let exchange = flows.exchange(LONG);
-            ensure!(exchange.all_kept(), "{exchange}");
+            // One WAN is found dead before the other: its UDP may have moved there meanwhile.
+            ensure!(exchange.failures().is_empty(), "{exchange}");
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn tcp_flows_outlive_an_outage_of_everything() -> Result<()> {
+    in_both_layouts(2, |spec| {
+        let topology = spec.build()?;
+        let daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
+        let client = topology.client(1);
+        let open = |family| client.flows(20, Proto::Tcp, family);
+        let flows = open(Family::V4)?.and(open(Family::V6)?);
+        break_all(&topology, &daemon)?;
+        let exchange = flows.exchange(Duration::from_millis(500));
+        let silent = exchange.failures().get(&Failure::TimedOut).copied().unwrap_or(0);
+        ensure!(silent == flows.len(), "none is killed: {exchange}");
+        mend_all(&topology)?;
+        daemon.wait_all_up()?;
+        let exchange = flows.exchange(LONG);
+        ensure!(exchange.all_kept(), "{exchange}");
         Ok(())
     })
 }

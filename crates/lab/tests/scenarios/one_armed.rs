@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::servers::{ECHO, Servers};
-use anywan_lab::{Config, Daemon, Family, Spec};
+use anywan_lab::{Config, Daemon, Family, Proto, Spec};
 
 use crate::common::{
     ensure_nothing_wrong, every_kind, flows_of_every_kind, icmp_received, wait_all_by,
@@ -56,6 +56,29 @@ fn hosts_on_the_lan_reach_the_router_and_the_box() -> Result<()> {
             let ping = ["ping", "-c3", "-i0.2", "-W2", &address.to_string()];
             let outcome = topology.client_space(1).try_run(&ping)?;
             ensure!(outcome.stdout.contains(" 0% packet loss"), "{}", outcome.stdout);
+        }
+    }
+    Ok(())
+}
+
+/// A box that forwards a port straight to a LAN host goes past the router; the host's answers do
+/// not, and must reach the box as they are, whichever WAN serves.
+#[test]
+fn a_port_that_the_box_forwards_past_the_router_works() -> Result<()> {
+    const PORT: u16 = 7100;
+    let topology = Spec::one_armed(2).build()?;
+    for priorities in [[1, 1], [2, 1]] {
+        let _daemon = Daemon::start_up(&topology, &Config::of(&topology).priorities(&priorities))?;
+        let host = topology.client_addresses(1, Family::V4)[0];
+        let _servers = Servers::start(topology.client_space(1), &[host])?;
+        topology.isp(1).nft(&format!(
+            "add rule inet isp inbound iifname net0 tcp dport {PORT} dnat ip to {host}:{ECHO}"
+        ))?;
+        let outside = topology.wan(1).outside(Family::V4);
+        let visitor = topology.visitor().to(vec![(outside, PORT).into()]);
+        for _ in 0..10 {
+            let seen = visitor.reach(Proto::Tcp, Family::V4)?;
+            ensure!(topology.wan_of(seen).is_none(), "the host sees {seen}, an ISP's address");
         }
     }
     Ok(())
