@@ -22,12 +22,11 @@ pub(super) fn maps(basis: Basis<'_>) -> BTreeMap<String, Elements> {
         slots(basis, family, &mut put);
         restore(basis, family, &mut put);
     }
-    for (id, facts) in basis.facts.iter().filter(|(_, f)| !f.retiring) {
+    // What retires comes first: a WAN that has taken over its interface overrides it.
+    let (retiring, others): (Vec<_>, Vec<_>) = basis.facts.iter().partition(|(_, f)| f.retiring);
+    for (id, facts) in retiring.into_iter().chain(others) {
         if let Some(device) = facts.device {
-            devices(*id, facts, device, &mut put);
-            if facts.shared {
-                known_by_mac(basis, *id, facts, device, &mut put);
-            }
+            devices(basis, *id, facts, device, &mut put);
         }
     }
     for lan in &basis.config.lans {
@@ -69,16 +68,29 @@ fn restore(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, Str
     }
 }
 
-fn devices(id: WanId, facts: &WanFacts, device: IfIndex, put: &mut impl FnMut(&str, Key, String)) {
-    put("outside", Key::Number(device.0), String::new());
+fn devices(
+    basis: Basis<'_>,
+    id: WanId,
+    facts: &WanFacts,
+    device: IfIndex,
+    put: &mut impl FnMut(&str, Key, String),
+) {
+    let key = Key::Number(device.0);
+    if facts.shared {
+        known_by_mac(basis, id, facts, device, put);
+    } else {
+        put("from_wan", key, format!("from{id}"));
+    }
+    if facts.retiring {
+        return;
+    }
+    put("outside", key, String::new());
     if facts.shared {
         for family in Family::BOTH {
             shared(id, family, facts.sides.get(family), device, put);
         }
         return;
     }
-    let key = Key::Number(device.0);
-    put("from_wan", key, format!("from{id}"));
     put("out_wan", key, format!("leave{id}"));
     put("clamp", key, format!("clamp{id}"));
 }

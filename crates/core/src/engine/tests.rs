@@ -411,6 +411,8 @@ fn a_wan_taken_out_of_the_file_keeps_its_flows_until_the_last_is_over() {
     assert_eq!(world.slot_chains("slots4"), BTreeSet::from(["place1"]));
     assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x200_0000)], "keep2");
     assert!(world.kernel.routes.iter().any(|r| r.table == TableId(17002)));
+    assert_eq!(world.kernel.nft.maps["from_wan"][&Key::Number(12)], "from2");
+    assert!(!world.kernel.nft.maps["out_wan"].contains_key(&Key::Number(12)));
     assert_eq!(world.engine.status(&|_| String::new()).wans.len(), 1);
     let mut world = world.restarted();
     world.seconds(5);
