@@ -6,6 +6,8 @@
 //! `world.txt` is a line a fact, in words of `ip`; see [`World::learn`]. After a line `then` the
 //! facts that follow happen to a kernel in which everything before has been carried out.
 
+#![expect(clippy::disallowed_methods, reason = "the core does no I/O, its tests read files")]
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;

@@ -244,10 +244,6 @@ fn a_start_settles_and_serves_by_priority() {
     let status = world.engine.status(&|m| format!("{m:?}"));
     assert_eq!(status.wans[0].ipv4.state, State::Up);
     assert_eq!(status.wans[0].share_percent, 57.1);
-    if let Ok(path) = std::env::var("WRITE_TABLE") {
-        let table = crate::desired::desire(world.engine.basis()).table.unwrap();
-        std::fs::write(path, crate::render::nft::replacement(&table)).unwrap();
-    }
 }
 
 #[test]
@@ -275,9 +271,9 @@ fn carrier_loss_is_acted_on_in_the_same_turn_slots_first_lost_last() {
     world.set_link(1, |link| link.carrier = false);
     world.turn();
     assert_eq!(world.slot_chains("slots4"), BTreeSet::from(["place2"]));
-    let has = |step: &Step, map: &str| match step {
-        Step::ChangeElements(changes) => changes.iter().any(|c| c.map == map),
-        _ => false,
+    let has = |step: &Step, map: &str| {
+        let Step::ChangeElements(changes) = step else { return false };
+        changes.iter().any(|c| c.map == map)
     };
     assert!(has(&world.carried_out[0], "slots4") && has(&world.carried_out[0], "slots6"));
     let last = world.carried_out.last().unwrap();
