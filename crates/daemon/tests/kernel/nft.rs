@@ -185,7 +185,7 @@ fn a_transaction_of_thousands_of_elements_is_whole_or_nothing() {
     fresh_network(|state| {
         let mut kernel = open(state);
         contract(&mut kernel, load(7, empty_maps()));
-        let spec = MAPS.iter().find(|spec| spec.name == "nat_shared6").expect("it is ours");
+        let spec = MAPS.iter().find(|spec| spec.name == "out_shared6").expect("it is ours");
         let ip = |n: u32| Key::DeviceIpv6(n, Ipv6Addr::LOCALHOST);
         let many: Vec<_> = (1..=5000).map(|n| change(spec, ip(n), None, Some("place1"))).collect();
         contract(&mut kernel, Step::ChangeElements(many));
@@ -195,7 +195,7 @@ fn a_transaction_of_thousands_of_elements_is_whole_or_nothing() {
         wrong.push(change(spec, ip(6000), None, Some("nowhere")));
         let before = observe(&mut kernel);
         let error = kernel.apply(&Step::ChangeElements(wrong)).expect_err("no such chain");
-        assert!(error.to_string().contains("nat_shared6"), "{error}");
+        assert!(error.to_string().contains("out_shared6"), "{error}");
         assert_eq!(observe(&mut kernel), before);
         contract(&mut kernel, Step::ChangeElements(many));
     });
