@@ -289,7 +289,8 @@ fn base_chains(text: &mut String, shape: &Shape) {
 fn output_rules(mask: u32, number: u32) -> Vec<String> {
     vec![
         // A last word of a flow that has lost its WAN would leave by another with a wrong source.
-        "ct state invalid oif @outside fib saddr . oif type != local drop".to_owned(),
+        "meta l4proto tcp ct state invalid oif @outside fib saddr . oif type != local drop"
+            .to_owned(),
         // Probes carry our mark; whoever marks all bits (WireGuard) means it. Tailscale's own
         // packets are steered like any other.
         format!("meta mark & {mask:#x} != 0 return"),
