@@ -15,7 +15,7 @@ use crate::api::{Problem, State};
 use crate::choose::{Choice, Sides, choose};
 use crate::config::{Config, Target, Wan};
 use crate::desired::{self, Basis, Desired};
-use crate::facts::{self, Kept, Numbers, WanFacts};
+use crate::facts::{self, Kept, Numbers, Obstacle, WanFacts};
 use crate::health::Side;
 use crate::names::{Family, IfIndex, Mac, PerFamily, RulePriority, WanId};
 use crate::observed::{Address, Key, Link, Neighbour, Nft, Observed, Route, Rule};
@@ -233,11 +233,13 @@ impl Engine {
         match event {
             Event::Links(links) => {
                 self.read.links = true;
-                self.stale |= replace(&mut self.observed.links, links);
+                let changed = replace(&mut self.observed.links, links);
+                self.facts_changed(changed, now);
             }
             Event::Addresses(addresses) => {
                 self.read.addresses = true;
-                self.stale |= replace(&mut self.observed.addresses, addresses);
+                let changed = replace(&mut self.observed.addresses, addresses);
+                self.facts_changed(changed, now);
             }
             Event::Routes(routes) => {
                 self.read.routes = true;
@@ -332,10 +334,13 @@ impl Engine {
                 sides.get(family).deadline(targets_of(wan, family).len(), &wan.health)
             })
         });
-        let sides = if self.leaving { None } else { sides.min() };
+        let attempts = self.attempts.deadline();
+        if self.leaving {
+            return attempts;
+        }
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
-        let others = [self.attempts.deadline(), self.evacuations.deadline(), retiring];
-        sides.into_iter().chain(others.into_iter().flatten()).min()
+        let others = [attempts, self.evacuations.deadline(), retiring];
+        sides.chain(others.into_iter().flatten()).min()
     }
 
     fn wan(&self, id: WanId) -> Option<&Wan> {
@@ -349,6 +354,14 @@ impl Engine {
             facts: &self.facts,
             choice: &self.choice,
             observed: &self.observed,
+        }
+    }
+
+    /// What failed before may work with other interfaces or addresses.
+    fn facts_changed(&mut self, changed: bool, now: Moment) {
+        self.stale |= changed;
+        if changed {
+            self.attempts.hurry(now);
         }
     }
 
@@ -398,7 +411,12 @@ impl Engine {
         };
         let key = Key::Number(self.config.router.mark_field.keep(id).0);
         let chain = self.observed.nft.maps.get(map).and_then(|elements| elements.get(&key));
-        if chain.is_some_and(|chain| chain == "lost") {
+        // A family that is not there now is not down: there is nothing to be down.
+        let absent = matches!(
+            self.facts[&id].sides.get(family).obstacle,
+            Some(Obstacle::Off | Obstacle::NoAddress | Obstacle::NoGateway)
+        );
+        if chain.is_some_and(|chain| chain == "lost") && !absent {
             Side::known_lost(now)
         } else {
             Side::new(!self.started, now)

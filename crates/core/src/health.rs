@@ -206,10 +206,10 @@ impl Side {
         self.burst = None;
         match obstacle {
             // A family that a WAN never had is no failure.
-            Some(Obstacle::Off | Obstacle::NoAddress | Obstacle::NoGateway)
-                if self.state == State::Unknown =>
+            Some(absent @ (Obstacle::Off | Obstacle::NoAddress | Obstacle::NoGateway))
+                if !self.been_up || absent == Obstacle::Off =>
             {
-                self.reason = obstacle.map(|o| o.to_string()).unwrap_or_default();
+                self.enter(State::Unknown, absent.to_string(), now);
             }
             Some(obstacle) => self.fall(obstacle.to_string(), settings, now),
             None => {

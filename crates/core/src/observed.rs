@@ -218,16 +218,17 @@ const fn set(name: &'static str) -> MapSpec {
 
 /// All maps and sets of our table; everything that changes while the configuration stays the same
 /// is an element of one of them.
-pub const MAPS: [MapSpec; 14] = [
+pub const MAPS: [MapSpec; 15] = [
     map("slots4", KeyKind::Number),
     map("slots6", KeyKind::Number),
     map("restore4", KeyKind::Number),
     map("restore6", KeyKind::Number),
     map("from_wan", KeyKind::Number),
     map("from_shared", KeyKind::DeviceMac),
-    map("out_wan", KeyKind::Number),
-    map("out_shared4", KeyKind::DeviceIpv4),
-    map("out_shared6", KeyKind::DeviceIpv6),
+    map("out_via4", KeyKind::DeviceIpv4),
+    map("out_via6", KeyKind::DeviceIpv6),
+    map("out_by4", KeyKind::Number),
+    map("out_by6", KeyKind::Number),
     map("clamp", KeyKind::Number),
     map("stray", KeyKind::Number),
     set("lans"),

@@ -26,6 +26,8 @@ use crate::state::StateDir;
 const ROUNDS_MAX: usize = 6;
 /// Everything is read again this often, whether the kernel told of changes or not.
 const REREAD: Duration = Duration::from_secs(30);
+/// So soon after a reading that failed.
+const REREAD_FAILED: Duration = Duration::from_millis(250);
 /// Requests that wait for the loop.
 const REQUESTS_MAX: usize = 32;
 /// Notices that a slow reader of events may lag behind.
@@ -63,7 +65,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let clock = Clock::start();
     let engine = Engine::new(config, &state.kept());
     let (notices, _) = broadcast::channel(NOTICES_MAX);
-    let mut daemon = Daemon { options, engine, kernel, prober, clock, state, notices };
+    let mut daemon =
+        Daemon { options, engine, kernel, prober, clock, state, notices, unread: false };
     daemon.keep();
     daemon.reread_all();
     daemon.settle();
@@ -141,6 +144,8 @@ struct Daemon {
     clock: Clock,
     state: StateDir,
     notices: broadcast::Sender<Notice>,
+    /// Some reading has failed, and not been made up for.
+    unread: bool,
 }
 
 struct Signals {
@@ -175,12 +180,7 @@ impl Daemon {
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
                 hints = monitor.next() => self.reread(hints),
-                Some(result) = results.recv() => {
-                    self.handle(Event::Probe(result));
-                    while let Ok(result) = results.try_recv() {
-                        self.handle(Event::Probe(result));
-                    }
-                }
+                Some(result) = results.recv() => self.handle(Event::Probe(result)),
                 _ = signals.hangup.recv() => {
                     // What is wrong is in the log and among the problems.
                     let _ = self.reload();
@@ -189,8 +189,17 @@ impl Daemon {
                 () = tokio::time::sleep(self.clock.until(wait)) => {}
             }
             if self.clock.now() >= reread_at {
-                reread_at = self.clock.now() + REREAD;
                 self.reread_all();
+                reread_at = self.clock.now() + REREAD;
+            }
+            if self.unread {
+                reread_at = reread_at.min(self.clock.now() + REREAD_FAILED);
+            }
+            // What has been answered by now is heard before anybody is judged by silence, however
+            // busy the kernel's announcements keep this loop.
+            tokio::task::yield_now().await;
+            while let Ok(result) = results.try_recv() {
+                self.handle(Event::Probe(result));
             }
             self.settle();
         }
@@ -261,7 +270,10 @@ impl Daemon {
 
     /// Reads again what may have changed.
     fn reread(&mut self, hints: Hints) {
-        if let Err(error) = self.try_reread(hints) {
+        let outcome = self.try_reread(hints);
+        // A hint that could not be followed is not forgotten: everything is read again soon.
+        self.unread = outcome.is_err() || (self.unread && !hints.overrun);
+        if let Err(error) = outcome {
             tracing::warn!(error = %chain(&error), "the kernel could not be read");
             self.handle(Event::Problem(Problem {
                 code: "kernel.unreadable".to_owned(),

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use super::Basis;
 use super::slots::deal;
 use crate::config::Inbound;
-use crate::facts::{SideFacts, WanFacts};
+use crate::facts::WanFacts;
 use crate::names::{Family, IfIndex, WanId};
 use crate::observed::{Elements, Key, MAPS};
 
@@ -85,14 +85,42 @@ fn devices(
         return;
     }
     put("outside", key, String::new());
+    for family in Family::BOTH {
+        ways_out(id, family, facts, device, put);
+    }
     if facts.shared {
-        for family in Family::BOTH {
-            shared(id, family, facts.sides.get(family), device, put);
-        }
+        put("stray", key, format!("keep{id}"));
+    } else {
+        put("clamp", key, format!("clamp{id}"));
+    }
+}
+
+/// A flow is the WAN's when it leaves for the WAN's gateway, or, where there is none, by its
+/// interface. Whoever else is on a WAN's own subnet - a modem's page, the admin's PC - is a
+/// neighbour: its flows are translated, but follow main's routes.
+fn ways_out(
+    id: WanId,
+    family: Family,
+    facts: &WanFacts,
+    device: IfIndex,
+    put: &mut impl FnMut(&str, Key, String),
+) {
+    let digit = digit(family);
+    let hop = facts.sides.get(family).hop.as_ref();
+    let to_gateway = match (family, hop.map(|hop| hop.via)) {
+        (Family::Ipv4, Some(Some(IpAddr::V4(via)))) => Some(Key::DeviceIpv4(device.0, via)),
+        (Family::Ipv6, Some(Some(IpAddr::V6(via)))) => Some(Key::DeviceIpv6(device.0, via)),
+        _ => None,
+    };
+    if let Some(key) = to_gateway {
+        put(&format!("out_via{digit}"), key, format!("leave{id}"));
+    }
+    if facts.shared {
         return;
     }
-    put("out_wan", key, format!("leave{id}"));
-    put("clamp", key, format!("clamp{id}"));
+    let alone = hop.is_some() && to_gateway.is_none();
+    let chain = if alone { format!("leave{id}") } else { format!("near{id}") };
+    put(&format!("out_by{digit}"), Key::Number(device.0), chain);
 }
 
 /// On a shared interface a WAN's packets are known by the gateway's hardware address. While the
@@ -118,21 +146,4 @@ fn known_by_mac(
     for key in keys {
         put("from_shared", key, chain.clone());
     }
-}
-
-fn shared(
-    id: WanId,
-    family: Family,
-    side: &SideFacts,
-    device: IfIndex,
-    put: &mut impl FnMut(&str, Key, String),
-) {
-    let digit = digit(family);
-    let key = match side.hop.as_ref().and_then(|hop| hop.via) {
-        Some(IpAddr::V4(via)) => Key::DeviceIpv4(device.0, via),
-        Some(IpAddr::V6(via)) => Key::DeviceIpv6(device.0, via),
-        None => return,
-    };
-    put(&format!("out_shared{digit}"), key, format!("leave{id}"));
-    put("stray", Key::Number(device.0), format!("keep{id}"));
 }

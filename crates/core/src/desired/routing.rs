@@ -17,6 +17,8 @@ use crate::observed::{Hop, Route, Rule, RuleAction};
 const METRIC_FIRST: u32 = 1;
 /// The reserve routes of `balance` come behind, by priority, then number.
 pub(super) const METRIC_RESERVE: u32 = 1000;
+/// Behind all those: the WANs that do not work.
+const METRIC_LAST: u32 = 1000;
 /// More linear mark rules than this cost more than the tree that replaces them.
 const LINEAR_MAX: usize = 4;
 /// Own addresses per WAN and family that get a source rule: a host with privacy addresses has a
@@ -81,9 +83,11 @@ fn family_routes(basis: Basis<'_>, family: Family) -> Vec<Route> {
         numbered(basis.config, basis.numbers).iter().map(|(id, w)| (w.priority, *id)).collect();
     ranks.sort();
     for (metric, (_, id)) in (METRIC_RESERVE..).zip(&ranks) {
-        if choice.usable.contains(id) {
-            routes.extend(hop(id).map(|h| route(balance, metric, vec![h])));
-        }
+        // One that does not work comes last. It carries nothing while another does; when none
+        // does, answers to probes would otherwise have no way back by which the kernel's
+        // reverse-path filter lets them in, and no WAN could ever return.
+        let metric = if choice.usable.contains(id) { metric } else { metric + METRIC_LAST };
+        routes.extend(hop(id).map(|h| route(balance, metric, vec![h])));
     }
     routes
 }

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Basis;
-use crate::config::{Config, Gateway};
+use crate::config::Config;
+use crate::names::Family;
 use crate::observed::Observed;
 
 /// Parameters that have one value wherever anywan runs.
@@ -50,7 +51,8 @@ pub(super) fn values(basis: Basis<'_>) -> BTreeMap<String, String> {
             values.insert(path, value.to_owned());
         }
     };
-    let ipv6 = basis.config.wans.iter().any(|w| w.gateway6 != Gateway::Off);
+    // Forwarding makes the kernel deaf to router advertisements elsewhere: only where it serves.
+    let ipv6 = basis.choice.get(Family::Ipv6).is_present();
     for (path, value) in EVERYWHERE {
         if path != FORWARDING6 || ipv6 {
             want(path.to_owned(), value);

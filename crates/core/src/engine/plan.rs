@@ -58,6 +58,13 @@ impl Attempts {
         admitted
     }
 
+    /// Ends all pauses.
+    pub(super) fn hurry(&mut self, now: Moment) {
+        for attempt in self.by_step.values_mut() {
+            attempt.again = attempt.again.min(now);
+        }
+    }
+
     pub(super) fn due(&self, now: Moment) -> bool {
         self.by_step.values().any(|a| a.again <= now)
     }

@@ -30,7 +30,7 @@ pub fn structure(shape: &Shape) -> String {
     for spec in &MAPS {
         declare(&mut text, *spec);
     }
-    uninvited_chain(&mut text);
+    uninvited_chain(&mut text, shape.field);
     for (id, wan) in &shape.wans {
         wan_chains(&mut text, shape.field, *id, wan);
     }
@@ -134,9 +134,12 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
         &format!("from{id}"),
         &[
             format!("ct mark & {number:#x} != 0 accept"),
+            // Somebody on the WAN's own subnet is answered as main says.
+            format!("meta mark set meta mark & {rest:#x} | {:#x}", field.ask().0),
+            "fib saddr . mark oif exists goto neighbour".to_owned(),
             pin.clone(),
             // What has no flow cannot be pinned, but is looked at all the same.
-            "goto uninvited".to_owned(),
+            "goto neighbour".to_owned(),
         ],
     );
     // Probes carry W without NEW; unpinned, they are not among the flows to evacuate.
@@ -145,8 +148,19 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
     if wan.shared {
         leave.push(format!("{MIDSTREAM} accept"));
     }
-    leave.push(format!("meta nfproto ipv4 {}", nat_rule("ip", wan.nat)));
-    leave.push(format!("meta nfproto ipv6 {}", nat_rule("ip6", wan.nat6)));
+    leave.push(format!("goto near{id}"));
+    let mut near = Vec::new();
+    for (family, masquerades, rule) in [
+        ("ipv4", wan.nat == Nat::Masquerade, nat_rule("ip", wan.nat)),
+        ("ipv6", wan.nat6 == Nat::Masquerade, nat_rule("ip6", wan.nat6)),
+    ] {
+        if masquerades {
+            // A second address of the WAN that somebody has bound to is right as it is.
+            near.push(format!("meta nfproto {family} fib saddr . oif type local return"));
+        }
+        near.push(format!("meta nfproto {family} {rule}"));
+    }
+    chain(text, &format!("near{id}"), &near);
     chain(text, &format!("leave{id}"), &leave);
     let mtu = wan.mtu.clamp(576, 65535);
     chain(
@@ -196,8 +210,9 @@ fn common_chains(text: &mut String, shape: &Shape) {
 }
 
 /// What a WAN brings that belongs to no flow yet. Dropped here, its flow never comes to be.
-fn uninvited_chain(text: &mut String) {
+fn uninvited_chain(text: &mut String, field: MarkField) {
     let rules = [
+        "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept",
         // A flow that is older than our table has only just been pinned.
         "ct state established,related accept",
         "ct status dnat accept",
@@ -206,6 +221,9 @@ fn uninvited_chain(text: &mut String) {
         "meta l4proto { tcp, udp } th dport { 53, 67, 547 } fib daddr type != unicast drop",
     ];
     chain(text, "uninvited", &rules.map(str::to_owned));
+    let rest = field.keep_mask();
+    let unmark = format!("meta mark set meta mark & {rest:#x}");
+    chain(text, "neighbour", &[unmark, "goto uninvited".to_owned()]);
 }
 
 fn picking_chains(text: &mut String, shape: &Shape) {
@@ -283,7 +301,7 @@ fn base_chains(text: &mut String, shape: &Shape) {
     base(text, "output", "route", "mangle", output_rules(mask, number));
     // Before other programs' source translation: a flow that has been translated is not shown to
     // these chains again. A flow's first packet passes here, and no other.
-    base(text, "postrouting", "nat", "srcnat - 10", leaving_rules(shared));
+    base(text, "postrouting", "nat", "srcnat - 10", leaving_rules());
 }
 
 fn output_rules(mask: u32, number: u32) -> Vec<String> {
@@ -304,19 +322,19 @@ fn output_rules(mask: u32, number: u32) -> Vec<String> {
     ]
 }
 
-fn leaving_rules(shared: bool) -> Vec<String> {
-    let mut rules = vec![
+fn leaving_rules() -> Vec<String> {
+    [
         // Multicast, and what speaks for the link alone (DHCPv6), keeps its source.
-        "ip daddr 224.0.0.0/4 return".to_owned(),
-        "ip6 daddr ff00::/8 return".to_owned(),
-        "ip6 saddr fe80::/10 return".to_owned(),
-        "oif vmap @out_wan".to_owned(),
-    ];
-    if shared {
-        rules.push("oif . rt ip nexthop vmap @out_shared4".to_owned());
-        rules.push("oif . rt ip6 nexthop vmap @out_shared6".to_owned());
-    }
-    rules
+        "ip daddr 224.0.0.0/4 return",
+        "ip6 daddr ff00::/8 return",
+        "ip6 saddr fe80::/10 return",
+        "oif . rt ip nexthop vmap @out_via4",
+        "oif . rt ip6 nexthop vmap @out_via6",
+        "meta nfproto ipv4 oif vmap @out_by4",
+        "meta nfproto ipv6 oif vmap @out_by6",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }
 
 /// FNV-1a, 64 bits: the standard library's hashers promise no stable values.

@@ -41,7 +41,9 @@ pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
         steps.extend(forwarding);
     }
     steps.extend(put_later.into_iter().map(Step::PutRoute));
-    steps.extend(observed.rules.difference(&desired.rules).cloned().map(Step::DeleteRule));
+    // The last first: so a packet never meets a refusal whose alternative is gone already.
+    let old_rules: Vec<_> = observed.rules.difference(&desired.rules).cloned().collect();
+    steps.extend(old_rules.into_iter().rev().map(Step::DeleteRule));
     steps.extend(old_routes(observed, desired).map(Step::DeleteRoute));
     if !lost.is_empty() {
         steps.push(Step::ChangeElements(lost));

@@ -132,6 +132,11 @@ impl Refused {
         }
     }
 
+    /// Whether the kernel has no such address family (`ipv6.disable=1`): there is nothing to read.
+    pub(crate) fn lacks_family(&self) -> bool {
+        matches!(self.errno(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
+    }
+
     /// Adds what was being done.
     pub(crate) fn doing(self, what: impl Into<String>) -> KernelError {
         KernelError::Request { what: what.into(), source: self }

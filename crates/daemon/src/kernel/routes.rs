@@ -78,7 +78,9 @@ fn dump(
     });
     match found {
         // The table was never used.
-        Err(refused) if refused.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
+        Err(refused) if refused.errno() == Some(libc::ENOENT) || refused.lacks_family() => {
+            Ok(Vec::new())
+        }
         other => other,
     }
 }

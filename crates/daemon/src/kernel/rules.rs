@@ -67,8 +67,7 @@ pub(crate) fn read_foreign(
 ) -> Result<BTreeSet<(Family, RulePriority)>, KernelError> {
     let mut found = BTreeSet::new();
     for family in Family::BOTH {
-        let priorities = conn
-            .dump(&mut request(family), foreign_priority)
+        let priorities = all(conn, family, foreign_priority)
             .map_err(|e| e.doing(format!("read the {family} rules")))?;
         found.extend(priorities.into_iter().map(|priority| (family, priority)));
     }
@@ -83,7 +82,19 @@ fn foreign_priority(payload: &[u8]) -> Option<RulePriority> {
 }
 
 fn dump(conn: &mut Conn, family: Family) -> Result<BTreeSet<Rule>, Refused> {
-    Ok(conn.dump(&mut request(family), rule)?.into_iter().collect())
+    Ok(all(conn, family, rule)?.into_iter().collect())
+}
+
+/// Every rule of a family, through `read`; none when the kernel has no such family.
+fn all<T>(
+    conn: &mut Conn,
+    family: Family,
+    read: impl FnMut(&[u8]) -> Option<T>,
+) -> Result<Vec<T>, Refused> {
+    match conn.dump(&mut request(family), read) {
+        Err(refused) if refused.lacks_family() => Ok(Vec::new()),
+        other => other,
+    }
 }
 
 fn request(family: Family) -> Writer {

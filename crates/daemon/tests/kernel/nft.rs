@@ -118,16 +118,16 @@ fn what_nft_writes_is_what_we_read() {
             }
         }
         contract(&mut kernel, load(7, maps));
-        run("nft add element inet anywan out_shared4 { a0 . 192.0.2.9 : goto place1 }");
-        run("nft add element inet anywan out_shared6 { a0 . fe80::9 : goto place1 }");
+        run("nft add element inet anywan out_via4 { a0 . 192.0.2.9 : goto place1 }");
+        run("nft add element inet anywan out_via6 { a0 . fe80::9 : goto place1 }");
         run("nft add element inet anywan from_shared { a0 . 02:00:00:00:00:09 : goto place1 }");
         run("nft add element inet anywan restore4 { 0x1000000 : drop }");
         run("nft add element inet anywan restore6 { 0x1000000 : jump place1 }");
         run("nft add element inet anywan lans { a0 }");
         let found = kernel.nft().expect("readable").maps;
         let has = |map: &str, key, chain: &str| assert_eq!(found[map][&key], chain, "{map}");
-        has("out_shared4", Key::DeviceIpv4(a, [192, 0, 2, 9].into()), "place1");
-        has("out_shared6", Key::DeviceIpv6(a, "fe80::9".parse().expect("one")), "place1");
+        has("out_via4", Key::DeviceIpv4(a, [192, 0, 2, 9].into()), "place1");
+        has("out_via6", Key::DeviceIpv6(a, "fe80::9".parse().expect("one")), "place1");
         has("from_shared", Key::DeviceMac(a, Mac([2, 0, 0, 0, 0, 9])), "place1");
         has("lans", Key::Number(a), "");
         assert_ne!(found["restore4"][&Key::Number(0x100_0000)], "");
@@ -185,7 +185,7 @@ fn a_transaction_of_thousands_of_elements_is_whole_or_nothing() {
     fresh_network(|state| {
         let mut kernel = open(state);
         contract(&mut kernel, load(7, empty_maps()));
-        let spec = MAPS.iter().find(|spec| spec.name == "out_shared6").expect("it is ours");
+        let spec = MAPS.iter().find(|spec| spec.name == "out_via6").expect("it is ours");
         let ip = |n: u32| Key::DeviceIpv6(n, Ipv6Addr::LOCALHOST);
         let many: Vec<_> = (1..=5000).map(|n| change(spec, ip(n), None, Some("place1"))).collect();
         contract(&mut kernel, Step::ChangeElements(many));
@@ -195,7 +195,7 @@ fn a_transaction_of_thousands_of_elements_is_whole_or_nothing() {
         wrong.push(change(spec, ip(6000), None, Some("nowhere")));
         let before = observe(&mut kernel);
         let error = kernel.apply(&Step::ChangeElements(wrong)).expect_err("no such chain");
-        assert!(error.to_string().contains("out_shared6"), "{error}");
+        assert!(error.to_string().contains("out_via6"), "{error}");
         assert_eq!(observe(&mut kernel), before);
         contract(&mut kernel, Step::ChangeElements(many));
     });

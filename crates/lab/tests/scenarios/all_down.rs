@@ -137,3 +137,28 @@ fn a_router_that_starts_with_all_wans_down_recovers() -> Result<()> {
     })?;
     Ok(())
 }
+
+/// The reverse-path filter looks up where an answer would go: with no way at all it would drop
+/// every answer to a probe, and no WAN could ever return.
+#[test]
+fn recovery_works_with_the_reverse_path_filter_on() -> Result<()> {
+    for filter in ["1", "2"] {
+        in_both_layouts(2, |spec| {
+            let topology = spec.build()?;
+            let mut pairs = vec![("net.ipv4.conf.all.rp_filter".to_owned(), filter)];
+            for wan in topology.wans() {
+                pairs.push((format!("net/ipv4/conf/{}/rp_filter", wan.interface), filter));
+            }
+            let pairs: Vec<_> = pairs.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+            topology.router().set_sysctls(&pairs)?;
+            let daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
+            break_all(&topology, &daemon)?;
+            mend_all(&topology)?;
+            daemon.wait_all_up()?;
+            let placed = topology.client(1).place(20, Proto::Tcp, Family::V4)?;
+            ensure!(placed.failed() == 0 && placed.by_wan.len() == 2, "{placed}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}

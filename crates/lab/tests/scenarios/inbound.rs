@@ -1,7 +1,10 @@
 //! Connections from the internet, to the router or through somebody's port forward, are answered
 //! through the WAN they came in by. Others are kept out.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result, ensure};
+use anywan_lab::netns::Namespaces;
 use anywan_lab::servers::{ECHO, Servers};
 use anywan_lab::wait::until_true;
 use anywan_lab::{Client, Config, Daemon, Failure, Family, Netns, Spec, Topology};
@@ -119,4 +122,75 @@ fn the_routers_dns_port_is_closed_to_the_internet_and_open_to_the_lan() -> Resul
     let outside = topology.wan(1).outside(Family::V4).to_string();
     ensure!(!ask(topology.internet(), &outside)?, "the internet may ask the router's DNS");
     Ok(())
+}
+
+/// Somebody on a WAN's own subnet - the admin's PC in front of the router, a modem's page - is
+/// answered directly, not through the gateway, also after the first packet.
+#[test]
+fn neighbours_on_a_wans_own_subnet_are_answered_directly() -> Result<()> {
+    let topology = Spec::routed(2).build()?;
+    let spaces = Namespaces::create(&["pc".to_owned()])?;
+    let pc = spaces.get("pc");
+    let neighbour = |family| topology.wan(2).own(family).map(neighbour_of);
+    let hosts = Family::BOTH.map(|family| neighbour(family).expect("the WAN has both"));
+    let link = format!("ip link add pc0 link lan netns {} type macvlan mode bridge", pc.name());
+    topology.isp(2).run(&link)?;
+    let [host4, host6] = hosts;
+    pc.ip_batch(&format!(
+        "link set lo up\nlink set pc0 up\naddr add {host4}/24 dev pc0\n\
+         addr add {host6}/64 dev pc0 nodad"
+    ))?;
+    let _daemon = Daemon::start_up(&topology, &Config::of(&topology).priorities(&[1, 2]))?;
+    // What goes to the gateway instead is lost there.
+    topology.break_wan(2, &anywan_lab::Fault::Blackhole)?;
+    let _page = Servers::start(pc, &hosts)?;
+    let own = Family::BOTH.map(|family| topology.wan(2).own(family).expect("the WAN has both"));
+    let _ssh = Servers::start(topology.router(), &own)?;
+    for (host, own) in hosts.into_iter().zip(own) {
+        pc.inside(|| talk_to(own)).flatten_context("the PC with the router")?;
+        topology.router().inside(|| talk_to(host)).flatten_context("the router with the PC")?;
+        let lan = topology.client_space(1);
+        lan.inside(|| talk_to(host)).flatten_context("a LAN host with the PC")?;
+    }
+    Ok(())
+}
+
+/// Another address of the same subnet.
+fn neighbour_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            [a, b, c, 77].into()
+        }
+        IpAddr::V6(v6) => {
+            let mut segments = v6.segments();
+            segments[7] = 0x77;
+            segments.into()
+        }
+    }
+}
+
+/// A conversation of several turns with an echo server.
+fn talk_to(host: IpAddr) -> Result<()> {
+    use std::io::{Read as _, Write as _};
+    let patience = std::time::Duration::from_secs(5);
+    let mut stream = std::net::TcpStream::connect_timeout(&(host, ECHO).into(), patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    for turn in 0..3 {
+        stream.write_all(b"x\n")?;
+        let got = stream.read(&mut [0; 100]).with_context(|| format!("turn {turn}"))?;
+        ensure!(got > 0, "turn {turn}: it has ended");
+    }
+    Ok(())
+}
+
+/// Two layers of results, with what was tried.
+trait FlattenContext {
+    fn flatten_context(self, what: &str) -> Result<()>;
+}
+
+impl FlattenContext for Result<Result<()>> {
+    fn flatten_context(self, what: &str) -> Result<()> {
+        self.and_then(|inner| inner).with_context(|| what.to_owned())
+    }
 }
