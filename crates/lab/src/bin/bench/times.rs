@@ -15,6 +15,8 @@ use crate::watch::Watch;
 
 /// Rounds of what takes a second or so.
 const ROUNDS: usize = 10;
+/// Rounds of what takes ten seconds.
+const OUTAGES: usize = 5;
 /// How long the idle daemon is watched.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -95,7 +97,7 @@ pub(crate) fn link_loss(page: &mut Page) -> Result<()> {
 pub(crate) fn outages(page: &mut Page) -> Result<()> {
     let note = format!(
         "A client tries a new connection every 10 ms; the WAN of the best priority fails, another \
-         takes over; default settings. The longest span without a success, {ROUNDS} runs each."
+         takes over; default settings. The longest span without a success, {OUTAGES} runs each."
     );
     let columns = ["fault", "median", "worst", "failed attempts, median"];
     page.table("Outage for new connections", &note, &columns);
@@ -108,7 +110,7 @@ pub(crate) fn outages(page: &mut Page) -> Result<()> {
     ];
     for (what, fault) in faults {
         let (mut spans, mut failed) = (Vec::new(), Vec::new());
-        for _ in 0..ROUNDS {
+        for _ in 0..OUTAGES {
             let (span, failures) = outage(|topology| topology.break_wan(1, &fault), Some(2))?;
             spans.push(span);
             failed.push(failures);
@@ -116,7 +118,7 @@ pub(crate) fn outages(page: &mut Page) -> Result<()> {
         outage_row(page, what, &spans, &failed);
     }
     let (mut spans, mut failed) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    for _ in 0..OUTAGES {
         let flush = |topology: &Topology| topology.router().nft("flush ruleset").map(|_| ());
         let (span, failures) = outage(flush, None)?;
         spans.push(span);
