@@ -405,17 +405,11 @@ impl Engine {
     /// A side that an earlier daemon left as lost is known to be down; the others get the benefit
     /// of the doubt, unless they are new to a running daemon.
     fn new_side(&self, id: WanId, family: Family, now: Moment) -> Side {
-        let map = match family {
-            Family::Ipv4 => "restore4",
-            Family::Ipv6 => "restore6",
-        };
+        let map = format!("restore{}", family.digit());
         let key = Key::Number(self.config.router.mark_field.keep(id).0);
-        let chain = self.observed.nft.maps.get(map).and_then(|elements| elements.get(&key));
+        let chain = self.observed.nft.maps.get(&map).and_then(|elements| elements.get(&key));
         // A family that is not there now is not down: there is nothing to be down.
-        let absent = matches!(
-            self.facts[&id].sides.get(family).obstacle,
-            Some(Obstacle::Off | Obstacle::NoAddress | Obstacle::NoGateway)
-        );
+        let absent = self.facts[&id].sides.get(family).obstacle.is_some_and(Obstacle::is_absence);
         if chain.is_some_and(|chain| chain == "lost") && !absent {
             Side::known_lost(now)
         } else {
@@ -509,11 +503,6 @@ impl Engine {
         self.choice = choice;
         self.plan(now);
         self.renew_problems(now);
-    }
-
-    /// Whether any WAN serves any family.
-    pub fn online(&self) -> bool {
-        Family::BOTH.iter().any(|f| !self.choice.get(*f).serving.is_empty())
     }
 
     fn state_of(&self, id: WanId, family: Family) -> State {

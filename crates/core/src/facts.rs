@@ -69,6 +69,13 @@ pub enum Obstacle {
     NoGateway,
 }
 
+impl Obstacle {
+    /// Whether the family is not there at all, rather than out of order.
+    pub fn is_absence(self) -> bool {
+        matches!(self, Obstacle::Off | Obstacle::NoAddress | Obstacle::NoGateway)
+    }
+}
+
 impl std::fmt::Display for Obstacle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

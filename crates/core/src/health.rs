@@ -206,9 +206,7 @@ impl Side {
         self.burst = None;
         match obstacle {
             // A family that a WAN never had is no failure.
-            Some(absent @ (Obstacle::Off | Obstacle::NoAddress | Obstacle::NoGateway))
-                if !self.been_up || absent == Obstacle::Off =>
-            {
+            Some(absent) if absent.is_absence() && (!self.been_up || absent == Obstacle::Off) => {
                 self.enter(State::Unknown, absent.to_string(), now);
             }
             Some(obstacle) => self.fall(obstacle.to_string(), settings, now),

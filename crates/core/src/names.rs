@@ -36,6 +36,16 @@ impl Family {
     }
 }
 
+impl Family {
+    /// Its version number, which ends the names of maps and chains that exist once for each.
+    pub fn digit(self) -> char {
+        match self {
+            Family::Ipv4 => '4',
+            Family::Ipv6 => '6',
+        }
+    }
+}
+
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

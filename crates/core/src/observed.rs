@@ -235,3 +235,8 @@ pub const MAPS: [MapSpec; 15] = [
     set("guarded"),
     set("outside"),
 ];
+
+/// The elements of every map that a table without any has.
+pub fn empty_maps() -> BTreeMap<String, Elements> {
+    MAPS.iter().map(|spec| (spec.name.to_owned(), Elements::new())).collect()
+}

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Target;
 use crate::names::{Family, Mark, WanId};
-use crate::observed::{Elements, Key, MAPS, Observed, Route, Rule, RuleAction, Structure};
+use crate::observed::{Elements, Key, Observed, Route, Rule, RuleAction, Structure};
 
 pub use diff::diff;
 
@@ -169,11 +169,6 @@ pub fn expect(observed: &mut Observed, step: &Step) {
 /// Whether one route replaces the other: same family, table and metric, both ours.
 pub fn same_place(a: &Route, b: &Route) -> bool {
     (a.family, a.table, a.metric, a.protocol) == (b.family, b.table, b.metric, b.protocol)
-}
-
-/// The elements of every map that a table without any has.
-pub fn empty_maps() -> BTreeMap<String, Elements> {
-    MAPS.iter().map(|spec| (spec.name.to_owned(), Elements::new())).collect()
 }
 
 impl fmt::Display for Step {

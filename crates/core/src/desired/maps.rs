@@ -9,12 +9,11 @@ use super::slots::deal;
 use crate::config::Inbound;
 use crate::facts::WanFacts;
 use crate::names::{Family, IfIndex, WanId};
-use crate::observed::{Elements, Key, MAPS};
+use crate::observed::{Elements, Key, empty_maps};
 
 /// The elements of every map; maps without any are present and empty.
 pub(super) fn maps(basis: Basis<'_>) -> BTreeMap<String, Elements> {
-    let mut maps: BTreeMap<String, Elements> =
-        MAPS.iter().map(|spec| (spec.name.to_owned(), Elements::new())).collect();
+    let mut maps = empty_maps();
     let mut put = |map: &str, key: Key, chain: String| {
         maps.entry(map.to_owned()).or_default().insert(key, chain);
     };
@@ -40,15 +39,8 @@ pub(super) fn maps(basis: Basis<'_>) -> BTreeMap<String, Elements> {
     maps
 }
 
-fn digit(family: Family) -> char {
-    match family {
-        Family::Ipv4 => '4',
-        Family::Ipv6 => '6',
-    }
-}
-
 fn slots(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, String)) {
-    let name = format!("slots{}", digit(family));
+    let name = format!("slots{}", family.digit());
     if !basis.choice.get(family).is_present() {
         return;
     }
@@ -59,7 +51,7 @@ fn slots(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, Strin
 }
 
 fn restore(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, String)) {
-    let name = format!("restore{}", digit(family));
+    let name = format!("restore{}", family.digit());
     let field = basis.config.router.mark_field;
     for id in basis.facts.keys() {
         let lost = basis.choice.get(family).lost.contains(id);
@@ -105,7 +97,7 @@ fn ways_out(
     device: IfIndex,
     put: &mut impl FnMut(&str, Key, String),
 ) {
-    let digit = digit(family);
+    let digit = family.digit();
     let hop = facts.sides.get(family).hop.as_ref();
     let to_gateway = match (family, hop.map(|hop| hop.via)) {
         (Family::Ipv4, Some(Some(IpAddr::V4(via)))) => Some(Key::DeviceIpv4(device.0, via)),

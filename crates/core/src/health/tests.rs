@@ -65,6 +65,25 @@ impl Driven {
         self.step();
     }
 
+    fn seconds_until_up(&mut self) -> u64 {
+        let begin = self.now;
+        while self.side.state() != State::Up {
+            self.run(100);
+        }
+        self.now.since(begin).as_secs()
+    }
+
+    /// Goes on to the next probes, and leaves their fate to the caller.
+    fn next_orders(&mut self) -> Vec<Order> {
+        loop {
+            self.now = self.now + Duration::from_millis(100);
+            let orders = self.side.wake(self.targets, self.standby, &settings(), self.now);
+            if !orders.is_empty() {
+                return orders;
+            }
+        }
+    }
+
     fn step(&mut self) {
         let settings = settings();
         for order in self.side.wake(self.targets, self.standby, &settings, self.now) {
@@ -149,11 +168,7 @@ fn a_flapping_side_is_held_down_ever_longer_and_forgiven_after_calm() {
         driven.alive = false;
         driven.run(3_000);
         driven.alive = true;
-        let begin = driven.now;
-        while driven.side.state() != State::Up {
-            driven.run(100);
-        }
-        spans.push(driven.now.since(begin).as_secs());
+        spans.push(driven.seconds_until_up());
         driven.run(1_000);
     }
     assert!((9..=13).contains(&spans[0]), "{spans:?}");
@@ -163,11 +178,7 @@ fn a_flapping_side_is_held_down_ever_longer_and_forgiven_after_calm() {
     driven.alive = false;
     driven.run(3_000);
     driven.alive = true;
-    let begin = driven.now;
-    while driven.side.state() != State::Up {
-        driven.run(100);
-    }
-    assert!(driven.now.since(begin).as_secs() <= 13);
+    assert!(driven.seconds_until_up() <= 13);
 }
 
 #[test]
@@ -175,11 +186,7 @@ fn a_late_answer_clears_a_suspicion() {
     let settings = settings();
     let mut driven = Driven::up();
     driven.alive = false;
-    let mut orders = Vec::new();
-    while orders.is_empty() {
-        driven.now = driven.now + Duration::from_millis(100);
-        orders = driven.side.wake(3, false, &settings, driven.now);
-    }
+    let orders = driven.next_orders();
     driven.now = driven.now + Duration::from_millis(550);
     let _ = driven.side.wake(3, false, &settings, driven.now);
     assert_eq!(driven.side.state(), State::Suspect);
@@ -192,11 +199,7 @@ fn an_error_counts_as_a_miss_at_once() {
     let settings = settings();
     let mut driven = Driven::up();
     driven.alive = false;
-    let mut orders = Vec::new();
-    while orders.is_empty() {
-        driven.now = driven.now + Duration::from_millis(100);
-        orders = driven.side.wake(3, false, &settings, driven.now);
-    }
+    let orders = driven.next_orders();
     driven.side.answer(orders[0].sequence, &lost(), &settings, driven.now);
     assert_eq!(driven.side.state(), State::Suspect);
 }

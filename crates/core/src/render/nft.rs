@@ -10,7 +10,7 @@ use std::hash::Hasher;
 
 use crate::config::{Nat, Sticky};
 use crate::desired::{SLOTS, Shape, Table, WanShape};
-use crate::names::{MarkField, NFT_TABLE, WanId};
+use crate::names::{Mark, MarkField, NFT_TABLE, WanId};
 use crate::observed::{Elements, Key, KeyKind, MAPS, MapSpec};
 
 /// Elements that one `add element` command carries: keeps lines readable.
@@ -115,19 +115,21 @@ fn chain(text: &mut String, name: &str, rules: &[String]) {
     line(text, format_args!("\t}}"));
 }
 
+/// Sets our bits of the packet's mark, all others preserved.
+fn set_mark(field: MarkField, mark: Mark) -> String {
+    format!("meta mark set meta mark & {:#x} | {:#x}", field.keep_mask(), mark.0)
+}
+
+/// Clears our bits of the packet's mark.
+fn clear_mark(field: MarkField) -> String {
+    format!("meta mark set meta mark & {:#x}", field.keep_mask())
+}
+
 fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
     let (rest, number, mask) = (field.keep_mask(), field.number_mask(), field.mask());
-    let (keep, place) = (field.keep(id).0, field.place(id).0);
-    chain(
-        text,
-        &format!("keep{id}"),
-        &[format!("meta mark set meta mark & {rest:#x} | {keep:#x}")],
-    );
-    chain(
-        text,
-        &format!("place{id}"),
-        &[format!("meta mark set meta mark & {rest:#x} | {place:#x}")],
-    );
+    let keep = field.keep(id).0;
+    chain(text, &format!("keep{id}"), &[set_mark(field, field.keep(id))]);
+    chain(text, &format!("place{id}"), &[set_mark(field, field.place(id))]);
     let pin = format!("ct mark set ct mark & {rest:#x} | {keep:#x}");
     chain(
         text,
@@ -135,7 +137,7 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
         &[
             format!("ct mark & {number:#x} != 0 accept"),
             // Somebody on the WAN's own subnet is answered as main says.
-            format!("meta mark set meta mark & {rest:#x} | {:#x}", field.ask().0),
+            set_mark(field, field.ask()),
             "fib saddr . mark oif exists goto neighbour".to_owned(),
             pin.clone(),
             // What has no flow cannot be pinned, but is looked at all the same.
@@ -183,7 +185,7 @@ fn nat_rule<A: std::fmt::Display>(family: &str, nat: Nat<A>) -> String {
 
 fn common_chains(text: &mut String, shape: &Shape) {
     let field = shape.field;
-    let (rest, number) = (field.keep_mask(), field.number_mask());
+    let number = field.number_mask();
     let own = |rules: &[&str]| rules.iter().map(|r| (*r).to_owned()).collect::<Vec<_>>();
     chain(
         text,
@@ -195,8 +197,8 @@ fn common_chains(text: &mut String, shape: &Shape) {
             "drop",
         ]),
     );
-    chain(text, "unmark", &[format!("meta mark set meta mark & {rest:#x}")]);
-    let mut refuse = vec![format!("meta mark set meta mark & {rest:#x}")];
+    chain(text, "unmark", &[clear_mark(field)]);
+    let mut refuse = vec![clear_mark(field)];
     refuse.extend(own(&["meta l4proto tcp reject with tcp reset", "reject with icmpx no-route"]));
     chain(text, "refuse", &refuse);
     let keeps: Vec<String> =
@@ -221,14 +223,12 @@ fn uninvited_chain(text: &mut String, field: MarkField) {
         "meta l4proto { tcp, udp } th dport { 53, 67, 547 } fib daddr type != unicast drop",
     ];
     chain(text, "uninvited", &rules.map(str::to_owned));
-    let rest = field.keep_mask();
-    let unmark = format!("meta mark set meta mark & {rest:#x}");
-    chain(text, "neighbour", &[unmark, "goto uninvited".to_owned()]);
+    chain(text, "neighbour", &[clear_mark(field), "goto uninvited".to_owned()]);
 }
 
 fn picking_chains(text: &mut String, shape: &Shape) {
     let field = shape.field;
-    let ask = format!("meta mark set meta mark & {:#x} | {:#x}", field.keep_mask(), field.ask().0);
+    let ask = set_mark(field, field.ask());
     for (digit, ip) in [("4", "ip"), ("6", "ip6")] {
         let next = match shape.sticky {
             Sticky::Flow => format!("numgen inc mod {SLOTS}"),

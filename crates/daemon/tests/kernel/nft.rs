@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use anywan_core::names::Mac;
-use anywan_core::observed::{Elements, Key, KeyKind, MAPS, MapSpec, Structure};
-use anywan_core::steps::{ElementChange, Step, empty_maps};
+use anywan_core::observed::{Elements, Key, KeyKind, MAPS, MapSpec, Structure, empty_maps};
+use anywan_core::steps::{ElementChange, Step};
 use anywan_daemon::kernel::Kernel;
 
 use crate::net::{contract, fresh_network, observe, open, pair, run};

@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use anywan_core::names::{Family, PROTOCOL, TableId};
-use anywan_core::observed::{Hop, Key, Route};
-use anywan_core::steps::{ElementChange, Step, empty_maps};
+use anywan_core::observed::{Hop, Key, Route, empty_maps};
+use anywan_core::steps::{ElementChange, Step};
 
 use crate::net::{fresh_network, open, pair};
 use crate::nft::load;
