@@ -75,6 +75,11 @@ pub enum Event {
         /// How many flows were deleted.
         deleted: u64,
     },
+    /// Flows that should have been translated were deleted.
+    Untranslated {
+        /// How many.
+        deleted: u64,
+    },
     /// The flows of a retiring WAN were counted.
     Flows {
         /// The WAN.
@@ -272,6 +277,7 @@ impl Engine {
             Event::Evacuated { wan, family, deleted } => {
                 self.evacuations.done(wan, family, deleted, now);
             }
+            Event::Untranslated { deleted } => self.evacuations.untranslated_done(deleted, now),
             Event::Flows { wan, count } => self.flows_counted(wan, count, now),
             Event::Config(config) => self.reconfigure(*config, now),
             Event::Problem(problem) => {
@@ -305,6 +311,7 @@ impl Engine {
             self.decide(now);
         }
         self.ask_for_evacuations(now);
+        self.ask_for_untranslated(now);
         self.ask_for_flows(now);
     }
 

@@ -66,6 +66,16 @@ pub struct Wan {
     pub health: Health,
 }
 
+impl Wan {
+    /// Whether it translates the source addresses of a family's flows.
+    pub fn translates(&self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.nat != Nat::None,
+            Family::Ipv6 => self.nat6 != Nat::None,
+        }
+    }
+}
+
 /// Where a WAN's next hop comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Gateway<A> {
