@@ -75,6 +75,8 @@ pub struct ElementChange {
 pub enum Ask {
     /// Send one probe through one WAN only; answered by one [`ProbeResult`].
     Probe(Probe),
+    /// Read how many packets the flows of each WAN have sent and got so far.
+    CountTraffic,
     /// Delete from conntrack the flows of a WAN that cannot be told to start anew: everything
     /// but established TCP. Answered by how many were deleted.
     Evacuate {
