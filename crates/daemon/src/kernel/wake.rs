@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anywan_core::names::{Family, Mark, PerFamily};
 use anywan_core::observed::TcpFlow;
+use rustix::net::sockopt;
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::debug;
 
@@ -25,6 +26,9 @@ const FLOWS: usize = 64;
 /// How long one call may take, on the daemon's only thread; 64 flows take about 1 ms, on a
 /// Raspberry Pi 2 some ten times that.
 const SPAN: Duration = Duration::from_millis(3);
+/// Room for segments on their way: some 5,000. The kernel holds up to 270 for each client whose
+/// hardware address it asks for in vain, for three seconds; such clients must not stop the others.
+const ROOM: usize = 4 * 1024 * 1024;
 /// Sequence and acknowledgement numbers of the segments. Of two numbers half the space apart at
 /// most one is inside a window (RFC 7323: at most a quarter of the space), and firewalls that drop
 /// what is invalid let those through that lie behind, in both spaces.
@@ -105,6 +109,9 @@ fn open(family: Family, ask: Mark) -> io::Result<Socket> {
     let protocol = Some(Protocol::from(libc::IPPROTO_RAW));
     let socket = Socket::new(domain, Type::RAW.nonblocking().cloexec(), protocol)?;
     socket.set_mark(ask.0)?;
+    if sockopt::set_socket_send_buffer_size_force(&socket, ROOM).is_err() {
+        socket.set_send_buffer_size(ROOM)?;
+    }
     Ok(socket)
 }
 

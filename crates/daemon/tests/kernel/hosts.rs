@@ -10,7 +10,7 @@ use std::time::Duration;
 use anywan_core::config::{Nat, Sticky};
 use anywan_core::desired::{Shape, Table, WanShape};
 use anywan_core::names::{Family, Mark, MarkField, WanId};
-use anywan_core::observed::{Elements, Key, TcpFlow, empty_maps};
+use anywan_core::observed::{Key, TcpFlow, empty_maps};
 use anywan_core::render::nft;
 use anywan_core::steps::{ElementChange, Step};
 use anywan_daemon::kernel::Kernel;
@@ -156,7 +156,7 @@ fn our_table() -> Step {
     let (lan, wan) = (Key::Number(index("lan0").0), Key::Number(index("wan0").0));
     let mut maps = empty_maps();
     let mut put = |map: &str, key, chain: &str| {
-        maps.entry(map.to_owned()).or_insert_with(Elements::new).insert(key, chain.to_owned());
+        maps.entry(map.to_owned()).or_default().insert(key, chain.to_owned());
     };
     for digit in ["4", "6"] {
         for slot in 0..256 {
@@ -220,7 +220,7 @@ pub(crate) fn connections(
 ) -> Vec<(TcpStream, TcpStream)> {
     let to = server(family);
     let listener = hosts.internet.inside(move || TcpListener::bind(to)).expect("free");
-    let made = hosts.client.inside(move || {
+    hosts.client.inside(move || {
         let one = |_| {
             let near = TcpStream::connect_timeout(&to, DEADLINE).expect("connects");
             near.set_read_timeout(Some(DEADLINE)).expect("not zero");
@@ -229,6 +229,5 @@ pub(crate) fn connections(
             (near, far)
         };
         (0..count).map(one).collect()
-    });
-    made
+    })
 }
