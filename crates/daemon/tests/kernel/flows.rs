@@ -31,6 +31,14 @@ fn established(kernel: &mut Kernel, family: Family) -> Vec<TcpFlow> {
     kernel.established(family, PINNED, NUMBERS).expect("readable")
 }
 
+/// Waits until no client can be waiting any more: packets and deletions take their time.
+fn await_none(kernel: &mut Kernel, family: Family) {
+    let end = Instant::now() + DEADLINE;
+    while !established(kernel, family).is_empty() {
+        assert!(Instant::now() < end, "{:?}", established(kernel, family));
+    }
+}
+
 #[test]
 fn only_flows_that_a_client_may_wait_on_are_read_with_both_ends_as_it_sees_them() {
     routed(|kernel, hosts, _| {
@@ -44,8 +52,9 @@ fn only_flows_that_a_client_may_wait_on_are_read_with_both_ends_as_it_sees_them(
             pairs[0].0.shutdown(std::net::Shutdown::Write).expect("open");
             assert_eq!(hears(&pairs[0].1), Ok(0));
             assert_eq!(established(kernel, family).len(), 3, "one waits for the answer");
+            drop(pairs);
+            await_none(kernel, family);
         }
-        assert_eq!(established(kernel, Family::Ipv4).len(), 0, "closed by both ends");
     });
 }
 
@@ -58,6 +67,9 @@ fn an_idle_client_of_a_lost_wan_is_reset() {
             let flows = established(kernel, family);
             wake_all(kernel, &flows);
             assert_eq!(hears(&pairs[0].0), Err(ErrorKind::ConnectionReset));
+            // None since Linux 6.3.
+            let left = established(kernel, family).len();
+            shown(format_args!("{family}: {left} flow still seems to be established"));
         }
     });
 }
@@ -147,12 +159,13 @@ fn take_wan_addresses() {
 
 #[test]
 fn flows_that_go_with_an_address_are_told_and_those_that_end_by_themselves_are_not() {
-    routed(|_, hosts, _| {
+    routed(|kernel, hosts, _| {
         with_runtime(async || {
             let mut listener = Destroyed::open(NUMBERS).expect("root");
             // Flows that have ended, one that is not ours, and one that is not TCP.
             for family in Family::BOTH {
                 drop(connections(hosts, family, 20));
+                await_none(kernel, family);
             }
             let own = TcpListener::bind("192.168.1.1:4000").expect("free");
             let _near = hosts.client.inside(|| TcpStream::connect("192.168.1.1:4000"));
@@ -178,11 +191,12 @@ fn flows_that_go_with_an_address_are_told_and_those_that_end_by_themselves_are_n
 
 #[test]
 fn a_full_queue_is_told_and_the_listener_goes_on() {
-    routed(|_, hosts, _| {
+    routed(|kernel, hosts, _| {
         with_runtime(async || {
             let mut listener = Destroyed::with_queue(NUMBERS, 2048).expect("root");
             let _pairs = connections(hosts, Family::Ipv4, 200);
             take_wan_addresses();
+            await_none(kernel, Family::Ipv4);
             let mut heard = Gone::default();
             while heard.overruns == 0 {
                 let next = tokio::time::timeout(DEADLINE, listener.next()).await;
