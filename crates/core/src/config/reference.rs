@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{bytes, duration};
 use super::fault::CODES;
 use super::keys::{Key, Kind, LATER, MAX_TARGETS, SECTIONS, Section, Word};
+use super::{bytes, duration};
 use crate::names::Family;
 
 const HEAD: &str = "\
