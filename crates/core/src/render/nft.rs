@@ -228,6 +228,8 @@ fn common_chains(text: &mut String, shape: &Shape) {
         text,
         "lost",
         &own(&[
+            // Our own reset on its way to a program on the router.
+            "iif lo accept",
             "ct state new drop",
             "ct state related drop",
             "meta l4proto tcp reject with tcp reset",

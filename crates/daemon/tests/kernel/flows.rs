@@ -67,9 +67,26 @@ fn an_idle_client_of_a_lost_wan_is_reset() {
             let flows = established(kernel, family);
             wake_all(kernel, &flows);
             assert_eq!(hears(&pairs[0].0), Err(ErrorKind::ConnectionReset));
-            // None since Linux 6.3.
-            let left = established(kernel, family).len();
-            shown(format_args!("{family}: {left} flow still seems to be established"));
+            // The kernel has closed the entry with its reset.
+            await_none(kernel, family);
+        }
+    });
+}
+
+#[test]
+fn the_router_itself_is_told_like_any_client() {
+    routed(|kernel, hosts, _| {
+        for family in Family::BOTH {
+            let to = server(family);
+            let listener = hosts.internet.inside(move || TcpListener::bind(to)).expect("free");
+            let near = TcpStream::connect_timeout(&to, DEADLINE).expect("connects");
+            near.set_read_timeout(Some(DEADLINE)).expect("not zero");
+            let _far = listener.accept().expect("one is there");
+            lose(kernel, family);
+            let flows = established(kernel, family);
+            assert_eq!(clients(&flows), BTreeSet::from([near.local_addr().expect("bound")]));
+            wake_all(kernel, &flows);
+            assert_eq!(hears(&near), Err(ErrorKind::ConnectionReset));
         }
     });
 }
