@@ -67,11 +67,11 @@ impl Prober {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn send(&mut self, probe: Probe) -> Result<(), ProbeResult> {
+    pub fn send(&mut self, probe: Probe) -> Result<(), Box<ProbeResult>> {
         // The place of the result is taken first, so that no result ever waits for its reader.
         let Ok(place) = self.results.clone().try_reserve_owned() else {
             let why = format!("not sent: {UNDER_WAY_MAX} probes are under way already");
-            return Err(result(probe, Err(Failure::Silent(why))));
+            return Err(Box::new(result(probe, Err(Failure::Silent(why)))));
         };
         let question = Question { probe, place };
         match question.probe.target {

@@ -34,8 +34,8 @@ pub(super) async fn ask(question: Question) {
         return question.silent("not a DNS probe");
     };
     let server = SocketAddr::new(*server, *port);
-    let deadline = Instant::now() + question.probe.timeout;
-    match exchange(&question.probe, server, name, Family::Ipv4, deadline).await {
+    let within = question.probe.timeout;
+    match exchange(&question.probe, server, name, Family::Ipv4, within).await {
         Ok((round_trip, answer)) => match answer.error() {
             None => question.answer(Ok(round_trip)),
             Some(why) => question.silent(why),
@@ -45,13 +45,13 @@ pub(super) async fn ask(question: Question) {
 }
 
 /// Asks `server` through the probe's WAN for the addresses that `name` has in a family. The
-/// answer and its round trip, or why there is none before the deadline.
+/// answer and its round trip, or why there is none `within` that time.
 pub(super) async fn exchange(
     probe: &Probe,
     server: SocketAddr,
     name: &str,
     family: Family,
-    deadline: Instant,
+    within: Duration,
 ) -> Result<(Duration, Answer), String> {
     let plain = |error: io::Error| words::plain(&error, &probe.device);
     let Some(query) = Query::new(id(), name, family) else {
@@ -59,7 +59,7 @@ pub(super) async fn exchange(
     };
     let socket = ServerSocket::open(server, &probe.device, probe.mark).map_err(plain)?;
     let sent = Instant::now();
-    let within = deadline.saturating_duration_since(sent);
+    let deadline = sent + within;
     socket.send(&query.bytes()).map_err(plain)?;
     let mut buffer = [0; ROOM];
     for _ in 0..MESSAGES_MAX {

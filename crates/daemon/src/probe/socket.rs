@@ -70,8 +70,10 @@ impl EchoSocket {
     /// Whether it still is the socket for probes through `device` under `mark`: a stick that was
     /// pulled and plugged in again is another interface of the same name.
     pub(super) fn serves(&self, device: &str, mark: Mark) -> bool {
-        let now = rustix::net::netdevice::name_to_index(self.inner.get_ref().as_fd(), device);
-        self.device == device && self.mark == mark && now == Ok(self.index)
+        // Asked by the index: asked for the index of a name that does not exist, the kernel looks
+        // for a module of that name first (`dev_load`), and its caller waits for modprobe.
+        let name = || rustix::net::netdevice::index_to_name(self.inner.get_ref(), self.index);
+        self.device == device && self.mark == mark && name().is_ok_and(|name| name == device)
     }
 
     /// Sends one packet, without waiting.

@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use crate::PATIENCE;
 use crate::internet::Space;
 
 /// How often a server looks whether it should stop.
@@ -29,7 +30,7 @@ impl Server {
         host: IpAddr,
         answers: impl Fn(&[u8]) -> Vec<Vec<u8>> + Send + 'static,
     ) -> Server {
-        let socket = space.inside(|| UdpSocket::bind((host, 53)).expect("bind"));
+        let socket = space.inside(|| bound(|| UdpSocket::bind((host, 53))));
         socket.set_read_timeout(Some(TURN)).expect("a timeout");
         Server::start(move |asked| {
             let mut buffer = [0; 600];
@@ -49,7 +50,7 @@ impl Server {
     /// keeps the connection.
     pub(crate) fn pages(space: &Space, host: IpAddr, response: Option<&'static str>) -> Server {
         let address = SocketAddr::new(host, 80);
-        let listener = space.inside(|| TcpListener::bind(address).expect("bind"));
+        let listener = space.inside(|| bound(|| TcpListener::bind(address)));
         SockRef::from(&listener).set_read_timeout(Some(TURN)).expect("a timeout");
         let mut kept = Vec::new();
         Server::start(move |asked| {
@@ -91,6 +92,22 @@ impl Drop for Server {
             if !thread::panicking() {
                 std::panic::resume_unwind(panic);
             }
+        }
+    }
+}
+
+/// Binds as soon as the address is free: a program that another test starts at this moment holds
+/// a copy of a former server's socket until it runs.
+fn bound<S>(bind: impl Fn() -> io::Result<S>) -> S {
+    let begun = Instant::now();
+    loop {
+        match bind() {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && begun.elapsed() < PATIENCE =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            result => return result.expect("bind"),
         }
     }
 }

@@ -73,9 +73,8 @@ pub(super) async fn resolve(
     for (nth, server) in (0..).zip(resolvers.iter().take(RESOLVERS_MAX)) {
         let left = u32::try_from(resolvers.len().min(RESOLVERS_MAX)).unwrap_or(1) - nth;
         // Equal shares of the time that is left; one of them is for the page.
-        let now = Instant::now();
-        let share = deadline.saturating_duration_since(now) / (left + 1);
-        let asked = dns::exchange(probe, *server, name, probe.family, now + share).await;
+        let share = deadline.saturating_duration_since(Instant::now()) / (left + 1);
+        let asked = dns::exchange(probe, *server, name, probe.family, share).await;
         let said = match asked {
             Err(why) => why,
             Ok((_, answer)) => match (answer.addresses.first(), answer.error()) {
