@@ -245,7 +245,7 @@ impl Daemon {
         match ask {
             Ask::Probe(probe) => {
                 if let Err(result) = self.prober.send(probe) {
-                    self.handle(Event::Probe(result));
+                    self.handle(Event::Probe(*result));
                 }
             }
             Ask::CountFlows { wan, mark: (mark, mask) } => {

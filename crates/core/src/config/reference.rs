@@ -137,7 +137,6 @@ fn later(out: &mut String) {
         };
         let _ = writeln!(out, "- `{path}`");
     }
-    out.push_str("- targets `dns://…` and `http://…`\n");
 }
 
 fn codes(out: &mut String) {
