@@ -75,6 +75,13 @@ pub enum Event {
         /// How many flows were deleted.
         deleted: u64,
     },
+    /// Flows that began while our table was gone were looked for.
+    Untranslated {
+        /// The family.
+        family: Family,
+        /// How many flows were deleted.
+        deleted: u64,
+    },
     /// The flows of a retiring WAN were counted.
     Flows {
         /// The WAN.
@@ -272,6 +279,9 @@ impl Engine {
             Event::Evacuated { wan, family, deleted } => {
                 self.evacuations.done(wan, family, deleted, now);
             }
+            Event::Untranslated { family, deleted } => {
+                self.evacuations.searched(family, deleted, now);
+            }
             Event::Flows { wan, count } => self.flows_counted(wan, count, now),
             Event::Config(config) => self.reconfigure(*config, now),
             Event::Problem(problem) => {
@@ -305,6 +315,7 @@ impl Engine {
             self.decide(now);
         }
         self.ask_for_evacuations(now);
+        self.ask_for_untranslated(now);
         self.ask_for_flows(now);
     }
 

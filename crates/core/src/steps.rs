@@ -4,14 +4,14 @@
 
 mod diff;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::config::Target;
-use crate::names::{Family, Mark, WanId};
+use crate::names::{Family, IfIndex, Mark, WanId};
 use crate::observed::{Elements, Key, Observed, Route, Rule, RuleAction, Structure};
 
 pub use diff::diff;
@@ -84,6 +84,22 @@ pub enum Ask {
         family: Family,
         /// The connection mark of its flows, and the mask under which it is compared.
         mark: (u32, u32),
+    },
+    /// Delete from conntrack the flows that began while our table was gone: from a LAN to a
+    /// destination that nobody but us routes, and untranslated though they leave by a WAN that
+    /// translates. The kernel never translates a flow that it knows; one that it has forgotten
+    /// starts anew with its next packet. Answered by how many were deleted.
+    Untranslated {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The interfaces of the LANs.
+        lans: BTreeSet<IfIndex>,
+        /// The mark under which a look-up tells whether anyone but us knows a destination.
+        question: Mark,
+        /// The mask under which connection marks are compared.
+        mask: u32,
+        /// Connection marks, under the mask, of flows that are right as they are.
+        right: BTreeSet<u32>,
     },
     /// Count the flows that a retiring WAN still has. Answered by the number.
     CountFlows {

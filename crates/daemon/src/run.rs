@@ -255,6 +255,14 @@ impl Daemon {
                 }
                 self.keep();
             }
+            Ask::Untranslated { family, lans, question, mask, right } => {
+                match self.kernel.forget_untranslated(family, &lans, question.0, (mask, &right)) {
+                    Ok(deleted) => self.handle(Event::Untranslated { family, deleted }),
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "untranslated flows were not found");
+                    }
+                }
+            }
             Ask::Evacuate { wan, family, mark: (mark, mask) } => {
                 match self.kernel.evacuate(family, mark, mask) {
                     Ok(deleted) => self.handle(Event::Evacuated { wan, family, deleted }),

@@ -1,12 +1,14 @@
-//! Flows that are left on a lost WAN. "They are gone" is a fact to be established, not a thing
-//! once done: the question is asked again until nothing was found, and from time to time after.
+//! Flows that are left on a lost WAN, or that began untranslated while our table was gone. "They
+//! are gone" is a fact to be established, not a thing once done: the question is asked again until
+//! nothing was found, and, of a lost WAN, from time to time after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Engine, FLOWS_COUNTED};
-use crate::config::Wan;
-use crate::names::{Family, WanId};
+use crate::config::{Nat, Wan};
+use crate::names::{Family, IfIndex, PerFamily, WanId};
+use crate::observed::Structure;
 use crate::steps::Ask;
 use crate::time::Moment;
 
@@ -15,10 +17,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Again after none was found.
 const RECHECK: Duration = Duration::from_secs(30);
 
-/// When each lost WAN's flows are to be looked for.
+/// When flows are to be looked for.
 #[derive(Debug, Default)]
 pub(super) struct Evacuations {
+    /// Those of each lost WAN.
     next: BTreeMap<(WanId, Family), Moment>,
+    /// Untranslated ones; `None` while there can be none.
+    untranslated: PerFamily<Option<Moment>>,
 }
 
 impl Evacuations {
@@ -28,8 +33,18 @@ impl Evacuations {
         }
     }
 
+    /// Our table was away: flows may have begun untranslated.
+    pub(super) fn search(&mut self, now: Moment) {
+        self.untranslated = PerFamily::from_fn(|_| Some(now));
+    }
+
+    pub(super) fn searched(&mut self, family: Family, deleted: u64, now: Moment) {
+        *self.untranslated.get_mut(family) = (deleted > 0).then_some(now + AGAIN);
+    }
+
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.next.values().min().copied()
+        let untranslated = Family::BOTH.into_iter().filter_map(|f| *self.untranslated.get(f));
+        self.next.values().copied().chain(untranslated).min()
     }
 }
 
@@ -52,6 +67,55 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Asks for flows that began while our table was gone, once it is back.
+    pub(super) fn ask_for_untranslated(&mut self, now: Moment) {
+        let back = matches!(self.observed.nft.structure, Structure::Intact(_));
+        if !self.steps.is_empty() || self.leaving || !back {
+            return;
+        }
+        let field = self.config.router.mark_field;
+        for family in Family::BOTH {
+            let next = self.evacuations.untranslated.get_mut(family);
+            if next.is_none_or(|next| next > now) {
+                continue;
+            }
+            // An answer that never comes must not stop the search.
+            *next = Some(now + RECHECK);
+            if !self.choice.get(family).is_present() {
+                *next = None;
+                continue;
+            }
+            self.asks.push_back(Ask::Untranslated {
+                family,
+                lans: self.lan_indexes(),
+                question: field.ask(),
+                mask: field.number_mask(),
+                right: self.untranslating(family),
+            });
+        }
+    }
+
+    fn lan_indexes(&self) -> BTreeSet<IfIndex> {
+        let lans = self.config.lans.iter();
+        lans.filter_map(|lan| self.observed.link_named(&lan.interface)).map(|(i, _)| i).collect()
+    }
+
+    /// The marks of flows that need no translation. Unmarked ones may leave by any WAN.
+    fn untranslating(&self, family: Family) -> BTreeSet<u32> {
+        let plain = |wan: &&Wan| match family {
+            Family::Ipv4 => wan.nat == Nat::None,
+            Family::Ipv6 => wan.nat6 == Nat::None,
+        };
+        let wans = self.config.wans.iter().chain(&self.config.retiring).filter(plain);
+        let numbers = wans.filter_map(|wan| self.numbers.get(&wan.name));
+        let mut marks: BTreeSet<u32> =
+            numbers.map(|wan| self.config.router.mark_field.keep(*wan).0).collect();
+        if !marks.is_empty() {
+            marks.insert(0);
+        }
+        marks
     }
 
     /// Asks how many flows the WANs have that are no longer configured.

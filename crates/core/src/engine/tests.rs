@@ -23,6 +23,8 @@ struct World {
     answers: VecDeque<(Moment, ProbeResult)>,
     /// How many flows a retiring WAN still has.
     flows: u64,
+    /// How often untranslated flows were looked for.
+    searches: usize,
 }
 
 fn wan(number: u8, priority: u8, weight: u16) -> Wan {
@@ -116,6 +118,7 @@ impl World {
             evacuated: Vec::new(),
             answers: VecDeque::new(),
             flows: 0,
+            searches: 0,
         }
     }
 
@@ -186,6 +189,10 @@ impl World {
             Ask::CountFlows { wan, .. } => {
                 let event = Event::Flows { wan, count: self.flows };
                 self.engine.handle(event, self.now);
+            }
+            Ask::Untranslated { family, .. } => {
+                self.searches += 1;
+                self.engine.handle(Event::Untranslated { family, deleted: 0 }, self.now);
             }
             Ask::Evacuate { wan, family, .. } => {
                 self.evacuated.push((wan, family));
@@ -488,4 +495,21 @@ fn with_all_wans_down_answers_to_probes_still_have_a_way_back() {
         let balance = world.kernel.routes.iter().filter(|r| r.family == family);
         assert_eq!(balance.filter(|r| r.table == TableId(17000)).count(), 2);
     }
+}
+
+#[test]
+fn flows_that_began_without_the_table_are_looked_for_when_it_is_back() {
+    let mut world = World::new(config(vec![wan(1, 1, 1), wan(2, 2, 1)]), 2);
+    world.seconds(5);
+    assert_eq!(world.searches, 0, "a first start leaves flows that exist alone");
+    world.kernel.nft = Nft::default();
+    world.seconds(5);
+    assert_eq!(world.searches, 2, "once for each family");
+    world.kernel.nft.structure = Structure::Altered;
+    world.seconds(5);
+    assert_eq!(world.searches, 4);
+    world.kernel.nft = Nft::default();
+    let mut world = world.restarted();
+    world.seconds(5);
+    assert_eq!(world.searches, 6, "the rules tell that there was a table");
 }
