@@ -1,0 +1,1 @@
+//! Scenarios with a point to make: lines in a certain state for hours, days or weeks.
