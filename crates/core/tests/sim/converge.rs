@@ -47,7 +47,21 @@ impl World {
         if !remnants.is_empty() {
             self.broken(Law::Converge, format!("remnants: {remnants:?}"));
         }
+        self.check_lost();
         self.check_restart();
+    }
+
+    /// No WAN that has a family is lost there.
+    fn check_lost(&mut self) {
+        let field = self.config.router.mark_field;
+        for family in Family::BOTH {
+            let lost = self.lines.iter().filter(|l| *l.families.get(family)).find(|line| {
+                self.id(line).is_some_and(|id| self.kernel.is_lost(family, id, field))
+            });
+            if let Some(what) = lost.map(|line| format!("{} is lost over {family}", line.name())) {
+                self.broken(Law::Converge, what);
+            }
+        }
     }
 
     /// The WANs that must serve: those of the best priority, all being well.

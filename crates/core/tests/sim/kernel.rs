@@ -272,7 +272,7 @@ impl Kernel {
                     Key::Number(_) => None,
                 };
                 let led = device.is_none_or(|d| self.is.links.contains_key(&IfIndex(d)));
-                if !named || !led || chain == "lost" {
+                if !named || !led {
                     found.push(format!("{name}[{key:?}] -> {chain}"));
                 }
             }

@@ -52,8 +52,6 @@ pub(crate) enum Law {
     NoOrder,
     /// At every step a way out remains, if there was one before and after.
     AlwaysAWayOut,
-    /// A saturated mobile line is not left.
-    KeepTheSaturated,
     /// Queues, probes and turns are bounded.
     Bounded,
     /// A restart changes nothing.

@@ -34,11 +34,22 @@ use laws::{Broken, Law};
 /// Hours when nothing else is asked for.
 const SEEDS: u64 = 200;
 /// One hour in so many is run a second time, in which what is equal in time comes in another order.
-const ORDER_EVERY: u64 = 5;
+const ORDER_EVERY: u64 = 10;
 /// Seeds that have found something once.
 const FOUND: &[u64] = &[];
 /// Laws that the engine does not keep yet, and why.
-const PENDING: &[(Law, &str)] = &[];
+const PENDING: &[(Law, &str)] = &[
+    (
+        Law::EvacuateTheLost,
+        "when the step that changes the slots fails, those after it are carried out all the same: \
+         a WAN is lost and evacuated while new flows are still placed there",
+    ),
+    (
+        Law::Bounded,
+        "a burst that is answered leaves misses of deaf targets behind, each of which begins \
+         another burst",
+    ),
+];
 /// Seeds that are named for each broken law.
 const NAMED: usize = 8;
 
@@ -72,15 +83,19 @@ impl Outcome {
 }
 
 /// One hour, and now and then the same hour with what is equal in time in another order.
-fn one(seed: u64, outcome: &mut Outcome) {
-    let twice = seed % ORDER_EVERY == 0;
+fn one(seed: u64, alone: bool, outcome: &mut Outcome) {
+    let twice = alone || seed % ORDER_EVERY == 0;
     let mut world = chaos::hour(seed, None, twice);
     if twice {
         let mut other = chaos::hour(seed, Some(seed), true);
         let (mine, its) = (world.record.take(), other.record.take());
         let (mine, its) = (mine.unwrap_or_default(), its.unwrap_or_default());
         if let Some(place) = (0..mine.len().max(its.len())).find(|n| mine.get(*n) != its.get(*n)) {
-            let what = format!("{:?}, in another order {:?}", mine.get(place), its.get(place));
+            let around = |record: &[String]| {
+                let from = place.saturating_sub(3);
+                record[from.min(record.len())..record.len().min(place + 3)].join("\n")
+            };
+            let what = format!("\n{}\nin another order\n{}", around(&mine), around(&its));
             world.broken(Law::NoOrder, what);
         }
     }
@@ -109,7 +124,7 @@ fn run_all(seeds: &[u64]) -> Outcome {
             let Some(seed) = usize::try_from(place).ok().and_then(|n| seeds.get(n)) else {
                 return outcome;
             };
-            one(*seed, &mut outcome);
+            one(*seed, seeds.len() == 1, &mut outcome);
         }
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -464,7 +464,10 @@ impl World {
         while let Some(happening) = self.engine.poll_happening() {
             let Happening { kind, wan, family, old, new, reason, .. } = &happening;
             let family = family.map_or_else(String::new, |f| f.to_string());
-            self.note(format!("{kind} {wan} {family}: {old} -> {new} ({reason})"));
+            // A suspicion that comes to nothing would fill the trail.
+            if kind != &"state" || old != "suspect" && new != "suspect" || new == "down" {
+                self.note(format!("{kind} {wan} {family}: {old} -> {new} ({reason})"));
+            }
             if happening.kind == "choice" {
                 self.keep_record(|| format!("{family}: {old} -> {new} ({reason})"));
             }
