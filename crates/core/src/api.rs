@@ -29,6 +29,10 @@ pub enum State {
     Up,
     /// A probe went unanswered; being asked about at once.
     Suspect,
+    /// Works, but loses too much, is too slow, or does not carry a service.
+    Impaired,
+    /// Somebody else answers in the place of the internet (a captive portal).
+    Portal,
     /// Does not work.
     Down,
     /// Works again, but not for long enough to be trusted.
@@ -41,6 +45,8 @@ impl std::fmt::Display for State {
             State::Unknown => "unknown",
             State::Up => "up",
             State::Suspect => "suspect",
+            State::Impaired => "impaired",
+            State::Portal => "portal",
             State::Down => "down",
             State::Recovering => "recovering",
         })

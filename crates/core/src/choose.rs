@@ -25,7 +25,7 @@ pub struct FamilyChoice {
     /// All WANs of the priority that serves, healthy or not: shares are dealt out among them
     /// first, so that one that fails changes nobody else's.
     pub peers: BTreeMap<WanId, Weight>,
-    /// The WANs that work, best first; behind those that serve they are the kernel's own reserve.
+    /// The WANs that work, best first, those that work badly last; behind those that serve they are the kernel's own reserve.
     pub usable: Vec<WanId>,
     /// The WANs whose flows must be told to start anew: they do not work, and others do.
     pub lost: BTreeSet<WanId>,
@@ -38,6 +38,8 @@ pub struct FamilyChoice {
 pub enum Reason {
     /// These are the best that work.
     BestPriority,
+    /// None works without fault; these do their best.
+    LeastBad,
     /// None is proven; these are on their way back or not judged yet.
     Unproven,
     /// None works; the best known is tried (`all_down = "try"`).
@@ -60,6 +62,7 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Reason::BestPriority => "the best priority that works",
+            Reason::LeastBad => "none works without fault; these do their best",
             Reason::Unproven => "none is proven to work; these may",
             Reason::Trying => "none works; the best known is tried",
             Reason::NoneWorks => "none works; new connections are refused",
@@ -74,7 +77,10 @@ enum Trust {
     None,
     Down,
     Unjudged,
+    /// Somebody has to sign in first; still better than nothing that is known.
+    Captive,
     Returning,
+    Impaired,
     Works,
 }
 
@@ -101,7 +107,8 @@ fn choose_family(
     let best = trust.values().copied().max().unwrap_or(Trust::None);
     let (floor, reason) = match best {
         Trust::Works => (Trust::Works, Reason::BestPriority),
-        Trust::Returning | Trust::Unjudged => (best, Reason::Unproven),
+        Trust::Impaired => (best, Reason::LeastBad),
+        Trust::Returning | Trust::Captive | Trust::Unjudged => (best, Reason::Unproven),
         Trust::Down if config.router.all_down == AllDown::Try => (Trust::Down, Reason::Trying),
         Trust::Down | Trust::None => {
             let been_there = sides.values().any(|s| s.get(family).has_been_up());
@@ -110,9 +117,11 @@ fn choose_family(
             return FamilyChoice { reason, ..FamilyChoice::default() };
         }
     };
+    // One that works badly carries what it has, and is the reserve of those that work well.
+    let reserve = floor.min(Trust::Impaired);
     let mut usable: Vec<WanId> =
-        trust.iter().filter(|(_, t)| **t >= floor).map(|(id, _)| *id).collect();
-    usable.sort_by_key(|id| (wans[id].priority, *id));
+        trust.iter().filter(|(_, t)| **t >= reserve).map(|(id, _)| *id).collect();
+    usable.sort_by_key(|id| (trust[id] < floor, wans[id].priority, *id));
     let priority = usable.first().map(|id| wans[id].priority);
     let weights = |ids: &mut dyn Iterator<Item = WanId>| -> BTreeMap<WanId, Weight> {
         ids.filter(|id| Some(wans[id].priority) == priority)
@@ -121,13 +130,13 @@ fn choose_family(
     };
     let lost = match reason {
         Reason::Trying | Reason::NoneWorks | Reason::Absent => BTreeSet::new(),
-        Reason::BestPriority | Reason::Unproven => {
+        Reason::BestPriority | Reason::LeastBad | Reason::Unproven => {
             let failed = trust.iter().filter(|(_, t)| **t <= Trust::Down).map(|(id, _)| *id);
             failed.chain(stranded(facts, family)).collect()
         }
     };
     FamilyChoice {
-        serving: weights(&mut usable.iter().copied()),
+        serving: weights(&mut usable.iter().copied().filter(|id| trust[id] >= floor)),
         peers: weights(&mut wans.keys().copied()),
         usable,
         lost,
@@ -153,6 +162,8 @@ fn trust(facts: Option<&WanFacts>, sides: Option<&PerFamily<Side>>, family: Fami
     }
     match side.state() {
         State::Up | State::Suspect => Trust::Works,
+        State::Impaired => Trust::Impaired,
+        State::Portal => Trust::Captive,
         State::Unknown if side.trusted() => Trust::Works,
         State::Unknown => Trust::Unjudged,
         State::Recovering => Trust::Returning,

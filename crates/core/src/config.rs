@@ -8,6 +8,7 @@
 
 mod address;
 mod build;
+mod bytes;
 mod check;
 mod duration;
 mod fault;

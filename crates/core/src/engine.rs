@@ -5,6 +5,7 @@
 mod evacuate;
 mod plan;
 mod report;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -13,17 +14,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Problem, State};
 use crate::choose::{Choice, Sides, choose};
-use crate::config::{Config, Target, Wan};
+use crate::config::{Config, Wan};
 use crate::desired::{self, Basis, Desired};
 use crate::facts::{self, Kept, Numbers, Obstacle, WanFacts};
 use crate::health::Side;
 use crate::names::{Family, IfIndex, Mac, PerFamily, RulePriority, WanId};
-use crate::observed::{Address, Key, Link, Neighbour, Nft, Observed, Route, Rule};
-use crate::steps::{Ask, Probe, ProbeResult, Step};
+use crate::observed::{Address, Key, Link, Neighbour, Nft, Observed, Route, Rule, Traffic};
+use crate::steps::{Ask, ProbeResult, Step};
 use crate::time::Moment;
 
 use evacuate::Evacuations;
 use plan::Attempts;
+use watch::Watch;
 
 /// Notices that wait to be fetched; a daemon that never fetches them loses the oldest.
 const NOTICES_MAX: usize = 1000;
@@ -59,6 +61,8 @@ pub enum Event {
     Nft(Nft),
     /// The fate of a probe.
     Probe(ProbeResult),
+    /// What the WANs' flows have sent and got so far.
+    Traffic(BTreeMap<(WanId, Family), Traffic>),
     /// A step could not be carried out.
     StepFailed {
         /// The step.
@@ -73,6 +77,11 @@ pub enum Event {
         /// The family.
         family: Family,
         /// How many flows were deleted.
+        deleted: u64,
+    },
+    /// Flows that should have been translated were deleted.
+    Untranslated {
+        /// How many.
         deleted: u64,
     },
     /// The flows of a retiring WAN were counted.
@@ -162,6 +171,7 @@ pub struct Engine {
     stale: bool,
     attempts: Attempts,
     evacuations: Evacuations,
+    watch: Watch,
     /// When the flows of retiring WANs are counted next.
     next_count: Moment,
     reported: BTreeMap<(String, String), Problem>,
@@ -191,6 +201,7 @@ impl Engine {
             stale: true,
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
+            watch: Watch::default(),
             next_count: Moment::default(),
             reported: BTreeMap::new(),
             problems: BTreeSet::new(),
@@ -265,6 +276,7 @@ impl Engine {
                 self.stale |= replace(&mut self.observed.nft, nft);
             }
             Event::Probe(result) => self.take_result(&result, now),
+            Event::Traffic(traffic) => self.take_traffic(traffic, now),
             Event::StepFailed { step, error } => {
                 self.attempts.failed(&step, error);
                 self.stale = true;
@@ -272,6 +284,7 @@ impl Engine {
             Event::Evacuated { wan, family, deleted } => {
                 self.evacuations.done(wan, family, deleted, now);
             }
+            Event::Untranslated { deleted } => self.evacuations.untranslated_done(deleted, now),
             Event::Flows { wan, count } => self.flows_counted(wan, count, now),
             Event::Config(config) => self.reconfigure(*config, now),
             Event::Problem(problem) => {
@@ -304,7 +317,9 @@ impl Engine {
             self.stale = false;
             self.decide(now);
         }
+        self.ask_for_traffic(now);
         self.ask_for_evacuations(now);
+        self.ask_for_untranslated(now);
         self.ask_for_flows(now);
     }
 
@@ -328,19 +343,13 @@ impl Engine {
         if self.left {
             return None;
         }
-        let sides = self.sides.iter().flat_map(|(id, sides)| {
-            Family::BOTH.into_iter().filter_map(|family| {
-                let wan = self.wan(*id)?;
-                sides.get(family).deadline(targets_of(wan, family).len(), &wan.health)
-            })
-        });
         let attempts = self.attempts.deadline();
         if self.leaving {
             return attempts;
         }
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
-        let others = [attempts, self.evacuations.deadline(), retiring];
-        sides.chain(others.into_iter().flatten()).min()
+        let watching = self.watch_deadline();
+        [attempts, self.evacuations.deadline(), retiring, watching].into_iter().flatten().min()
     }
 
     fn wan(&self, id: WanId) -> Option<&Wan> {
@@ -429,77 +438,10 @@ impl Engine {
         });
     }
 
-    fn wake_sides(&mut self, now: Moment) {
-        let ids: Vec<WanId> = self.sides.keys().copied().collect();
-        for id in ids {
-            for family in Family::BOTH {
-                self.wake_side(id, family, now);
-            }
-        }
-    }
-
-    fn wake_side(&mut self, id: WanId, family: Family, now: Moment) {
-        let Some(wan) = self.wan(id) else { return };
-        let standby = wan.metered && !self.choice.get(family).serving.contains_key(&id);
-        let due = |side: &Side| {
-            let targets = targets_of(wan, family).len();
-            let next = side.deadline(targets, &wan.health);
-            targets == 0
-                || next.is_some_and(|next| next <= now)
-                || side.hurries(standby, &wan.health, now)
-        };
-        if !self.sides.get(&id).is_some_and(|sides| due(sides.get(family))) {
-            return;
-        }
-        let (health, device) = (wan.health.clone(), wan.interface.clone());
-        let targets: Vec<Target> = targets_of(wan, family).into_iter().cloned().collect();
-        let mark = self.config.router.mark_field.keep(id);
-        let mut orders = Vec::new();
-        self.with_side(id, family, now, |side| {
-            orders = side.wake(targets.len(), standby, &health, now);
-        });
-        self.asks.extend(orders.into_iter().map(|order| {
-            Ask::Probe(Probe {
-                wan: id,
-                target: targets[order.target].clone(),
-                sequence: order.sequence,
-                device: device.clone(),
-                mark,
-                timeout: order.listen,
-            })
-        }));
-    }
-
-    fn take_result(&mut self, result: &ProbeResult, now: Moment) {
-        let Some(health) = self.wan(result.wan).map(|wan| wan.health.clone()) else { return };
-        let family = result.target.family();
-        self.with_side(result.wan, family, now, |side| {
-            side.answer(result.sequence, &result.outcome, &health, now);
-        });
-    }
-
-    /// Changes a side; a change of its state makes decisions stale and is told.
-    fn with_side(
-        &mut self,
-        id: WanId,
-        family: Family,
-        now: Moment,
-        change: impl FnOnce(&mut Side),
-    ) {
-        let Some(side) = self.sides.get_mut(&id).map(|sides| sides.get_mut(family)) else { return };
-        let old = side.state();
-        change(side);
-        let (new, reason) = (side.state(), side.reason().to_owned());
-        if old != new {
-            self.stale = true;
-            let states: (&str, &str, &str) = (&old.to_string(), &new.to_string(), &reason);
-            self.tell(now, "state", Some(id), Some(family), states);
-        }
-    }
-
     fn decide(&mut self, now: Moment) {
         let choice = choose(&self.config, &self.numbers, &self.facts, &self.sides);
         self.tell_choice(&choice, now);
+        self.prove_newcomers(&choice, now);
         self.choice = choice;
         self.plan(now);
         self.renew_problems(now);
@@ -513,11 +455,6 @@ impl Engine {
 /// Those of `former` that `config` no longer has: they retire.
 fn retire(config: &Config, former: &[Wan]) -> Vec<Wan> {
     former.iter().filter(|old| config.wans.iter().all(|w| w.name != old.name)).cloned().collect()
-}
-
-/// The targets of one family, in file order.
-fn targets_of(wan: &Wan, family: Family) -> Vec<&Target> {
-    wan.health.targets.iter().filter(|t| t.family() == family).collect()
 }
 
 fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {

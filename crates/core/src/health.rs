@@ -1,18 +1,29 @@
-//! The health of one family of one WAN, as a state machine without I/O: facts and answers go in,
-//! a state with its reason and the probes to send come out. Time is an argument.
+//! The health of one family of one WAN, as a state machine without I/O: facts, answers and traffic
+//! counts go in, a state with its reason and the probes to send come out. Time is an argument.
 //!
 //! ```text
-//!            first answer                    a heartbeat goes unanswered
+//!            first answer                   a heartbeat goes unanswered, or
+//!                                           traffic goes out and none comes back
 //!  Unknown ───────────────► Up ◄──────────────────────────────► Suspect
-//!     │                     ▲          any answer                  │
-//!     │ none in a burst     │ answers for the hold time            │ none in a burst
-//!     ▼                     │                                      ▼
-//!    Down ───────────► Recovering ─────────────────────────────► Down
-//!          an answer                   none in a burst
+//!     │                    ▲ ▲          any answer                 │
+//!     │        hold time   │ │ hold time without fault             │
+//!     │                    │ ▼                                     │
+//!     │                    │ Impaired, Portal                      │
+//!     │ nothing in a burst │          │ nothing in a burst         │ nothing in a burst
+//!     ▼                    │          ▼                            ▼
+//!    Down ───────────► Recovering ──────────────────────────────► Down
+//!          an answer                  nothing in a burst
 //! ```
 //! A fact against the WAN (no carrier, no address, ...) means Down from every state, at once.
 //! A heartbeat asks one target, in rotation; a burst asks all targets, a few rounds in a row, so
-//! one deaf target never counts as a dead WAN.
+//! one deaf target never counts as a dead WAN. Impaired: it works, but loses too much, is too slow
+//! or does not carry a service; Portal: somebody else answers in the place of the internet.
+
+mod loss;
+mod passive;
+mod probing;
+mod rtt;
+mod targets;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,29 +31,22 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::api::State;
-use crate::config::Health;
+use crate::config::{Health, Kind};
 use crate::facts::Obstacle;
 use crate::time::Moment;
 
-/// Rounds in a burst: three lost answers in a row from every target at 30 % loss and three
-/// targets are a matter of 1 in 50,000.
-const BURST_ROUNDS: u32 = 3;
-/// Between rounds: long enough for a queue to move, short enough to be done in 200 ms.
-const BURST_GAP: Duration = Duration::from_millis(100);
-/// A deadline is never shorter: scheduling on a busy Pi delays by tens of milliseconds.
-const DEADLINE_MIN: Duration = Duration::from_millis(250);
-/// Nor longer, so that a line with a huge deviation is still judged.
-const DEADLINE_MAX: Duration = Duration::from_secs(3);
-/// Before anything was measured: RFC 6298 (2.1).
-const DEADLINE_FIRST: Duration = Duration::from_secs(1);
-/// How long after its deadline an answer is still listened for: it clears a suspicion.
-const LATE: Duration = Duration::from_secs(2);
+use loss::Loss;
+use passive::Passive;
+use probing::{Burst, Waiting};
+use rtt::Rtt;
+use targets::Targets;
+
 /// The hold time doubles at most this often.
 const FLAPS_MAX: u32 = 5;
 /// A WAN that was up for this many hold times has lived its flaps down.
 const CALM_HOLDS: u32 = 10;
-/// The heartbeat of a metered WAN that serves nothing, up or down.
-const STANDBY_METERED: Duration = Duration::from_secs(30);
+/// A limit on latency or jitter must be exceeded for so long.
+const SLOW_FOR: Duration = Duration::from_secs(5);
 
 /// A probe that should be sent now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +57,30 @@ pub struct Order {
     pub sequence: u64,
     /// How long to listen for the answer.
     pub listen: Duration,
+}
+
+/// What became of a probe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It was answered after so long.
+    Answered(Duration),
+    /// It was not, or refused on the way.
+    Silent,
+    /// Somebody else answered: what.
+    Portal(String),
+}
+
+/// What a side is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Role<'a> {
+    /// How each of its targets is asked, in file order.
+    pub kinds: &'a [Kind],
+    /// Its data costs money.
+    pub metered: bool,
+    /// It gets new connections.
+    pub serving: bool,
+    /// On standby, its budget allows no heartbeat before this.
+    pub rest_until: Moment,
 }
 
 /// The health of one family of one WAN.
@@ -67,60 +95,26 @@ pub struct Side {
     /// Was there when the daemon started: given the benefit of the doubt while Unknown.
     trusted: bool,
     flaps: u32,
-    /// Since when it is up (through suspicions), and whether it had been down before that.
+    /// Since when it is up (through suspicions), and whether it had not been before that.
     up_since: Moment,
     came_back: bool,
+    /// Since when an impaired side shows no fault.
+    clear_since: Option<Moment>,
+    /// Since when it is slower than its limits allow.
+    slow_since: Option<Moment>,
+    /// Probes go unanswered although traffic comes back.
+    mute: bool,
+    targets: Targets,
+    rtts: BTreeMap<Kind, Rtt>,
+    loss: Loss,
+    passive: Passive,
     burst: Option<Burst>,
-    next_heartbeat: Moment,
-    next_target: usize,
+    next_beat: Moment,
+    next_sample: Moment,
+    /// Heartbeats left out in a row because traffic came back.
+    skipped: u32,
     next_sequence: u64,
     waiting: BTreeMap<u64, Waiting>,
-    rtt: Rtt,
-    /// The last probes' fates, newest in bit 0, set when lost; and how many there are.
-    losses: (u128, u32),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Waiting {
-    deadline: Moment,
-    missed: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-struct Burst {
-    rounds_left: u32,
-    next_round: Moment,
-    /// When the last probe's time is over.
-    verdict: Moment,
-}
-
-/// RFC 6298's estimator.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-struct Rtt {
-    smoothed: Option<Duration>,
-    deviation: Duration,
-}
-
-impl Rtt {
-    fn measure(&mut self, sample: Duration) {
-        match self.smoothed {
-            None => {
-                self.smoothed = Some(sample);
-                self.deviation = sample / 2;
-            }
-            Some(smoothed) => {
-                self.deviation = (self.deviation * 3 + smoothed.abs_diff(sample)) / 4;
-                self.smoothed = Some((smoothed * 7 + sample) / 8);
-            }
-        }
-    }
-
-    fn deadline(&self) -> Duration {
-        match self.smoothed {
-            None => DEADLINE_FIRST,
-            Some(smoothed) => (smoothed + self.deviation * 4).clamp(DEADLINE_MIN, DEADLINE_MAX),
-        }
-    }
 }
 
 impl Side {
@@ -137,13 +131,19 @@ impl Side {
             flaps: 0,
             up_since: now,
             came_back: false,
+            clear_since: None,
+            slow_since: None,
+            mute: false,
+            targets: Targets::default(),
+            rtts: BTreeMap::new(),
+            loss: Loss::default(),
+            passive: Passive::default(),
             burst: None,
-            next_heartbeat: now,
-            next_target: 0,
+            next_beat: now,
+            next_sample: now,
+            skipped: 0,
             next_sequence: 1,
             waiting: BTreeMap::new(),
-            rtt: Rtt::default(),
-            losses: (0, 0),
         }
     }
 
@@ -180,20 +180,24 @@ impl Side {
         self.been_up
     }
 
-    /// The smoothed round trip.
+    /// The smoothed round trip of the plainest kind of probe that is answered.
     pub fn rtt(&self) -> Option<Duration> {
-        self.rtt.smoothed
+        self.rtts.values().find_map(Rtt::smoothed)
     }
 
-    /// The smoothed deviation of round trips.
+    /// The smoothed deviation of the same round trips.
     pub fn jitter(&self) -> Option<Duration> {
-        self.rtt.smoothed.map(|_| self.rtt.deviation)
+        self.rtts.values().find_map(Rtt::deviation)
     }
 
-    /// Probes lost of the last hundred or so, 0 to 100.
+    /// Probes lost of the last hundred or so, 0 to 100; targets that never answer do not count.
     pub fn loss_percent(&self) -> Option<f64> {
-        let (bits, count) = self.losses;
-        (count > 0).then(|| f64::from(bits.count_ones()) * 100.0 / f64::from(count))
+        self.loss.percent()
+    }
+
+    /// Whether it would help to know soon whether traffic comes back.
+    pub fn wants_traffic(&self) -> bool {
+        self.burst.is_some() && self.obstacle.is_none()
     }
 
     /// Takes in what the facts say.
@@ -211,9 +215,11 @@ impl Side {
             }
             Some(obstacle) => self.fall(obstacle.to_string(), settings, now),
             None => {
-                self.rtt = Rtt::default();
-                self.losses = (0, 0);
-                self.next_heartbeat = now;
+                self.rtts.clear();
+                self.loss = Loss::default();
+                self.targets = Targets::default();
+                self.passive = Passive::default();
+                self.next_beat = now;
                 self.trusted = false;
                 if matches!(self.state, State::Unknown | State::Down) && !self.been_up {
                     self.enter(State::Unknown, "not probed yet".to_owned(), now);
@@ -224,97 +230,13 @@ impl Side {
 
     /// The way out has changed: asks at once instead of at the next heartbeat.
     pub fn recheck(&mut self, now: Moment) {
-        self.next_heartbeat = now;
+        self.next_beat = now;
     }
 
-    /// Takes in the fate of a probe; unknown or old numbers only count as signs of life.
-    pub fn answer(
-        &mut self,
-        sequence: u64,
-        outcome: &Result<Duration, String>,
-        settings: &Health,
-        now: Moment,
-    ) {
-        if self.obstacle.is_some() {
-            return;
-        }
-        let Some(waiting) = self.waiting.remove(&sequence) else { return };
-        match outcome {
-            Ok(round_trip) => {
-                if !waiting.missed {
-                    self.count(false);
-                }
-                self.rtt.measure(*round_trip);
-                self.alive(settings, now);
-            }
-            Err(_) if waiting.missed => {}
-            Err(_) => self.miss(settings, now),
-        }
-    }
-
-    /// Does what is due: judges probes whose time is over, ends bursts, and returns the probes to
-    /// send. `targets` is how many targets this side has; `standby` says that it serves nothing
-    /// and that its data costs money.
-    pub fn wake(
-        &mut self,
-        targets: usize,
-        standby: bool,
-        settings: &Health,
-        now: Moment,
-    ) -> Vec<Order> {
-        if self.obstacle.is_some() {
-            return Vec::new();
-        }
-        if targets == 0 {
-            self.believe_facts(settings, now);
-            return Vec::new();
-        }
-        self.expire(settings, now);
-        let mut orders = Vec::new();
-        if self.hurries(standby, settings, now) {
-            self.next_heartbeat = now;
-        }
-        if let Some(burst) = self.burst {
-            self.go_on_with_burst(burst, targets, settings, now, &mut orders);
-        } else if now >= self.next_heartbeat {
-            if self.state == State::Unknown {
-                self.start_burst(settings, now);
-                return self.wake(targets, standby, settings, now);
-            }
-            let target = self.next_target % targets;
-            self.next_target = (target + 1) % targets;
-            self.send(target, settings, now, &mut orders);
-            self.next_heartbeat = now + self.cadence(standby, settings);
-        }
-        orders
-    }
-
-    /// Whether it was left alone on standby and serves now: then it is asked at once.
-    pub fn hurries(&self, standby: bool, settings: &Health, now: Moment) -> bool {
-        self.next_heartbeat > now + self.cadence(standby, settings)
-    }
-
-    /// When [`Side::wake`] has something to do next.
-    pub fn deadline(&self, targets: usize, settings: &Health) -> Option<Moment> {
-        if self.obstacle.is_some() {
-            return None;
-        }
-        if targets == 0 {
-            return (self.state == State::Recovering).then(|| self.since + self.hold(settings));
-        }
-        let judged = self.waiting.values().filter(|w| !w.missed).map(|w| w.deadline).min();
-        let forgotten = self.waiting.values().map(|w| w.deadline + LATE).min();
-        let burst = self.burst.map(|b| if b.rounds_left > 0 { b.next_round } else { b.verdict });
-        let heartbeat = self.burst.is_none().then_some(self.next_heartbeat);
-        [judged, forgotten, burst, heartbeat].into_iter().flatten().min()
-    }
-
-    fn cadence(&self, standby: bool, settings: &Health) -> Duration {
-        // A WAN on its way back is watched closely even when it is metered.
-        if standby && matches!(self.state, State::Up | State::Down) {
-            settings.interval.max(STANDBY_METERED)
-        } else {
-            settings.interval
+    /// New connections are about to be placed here: proves at once that it works, beside that.
+    pub fn prove(&mut self, settings: &Health, now: Moment) {
+        if matches!(self.state, State::Up | State::Impaired | State::Portal | State::Recovering) {
+            self.start_burst(settings, now);
         }
     }
 
@@ -331,143 +253,135 @@ impl Side {
             State::Recovering if now >= self.since + self.hold(settings) => {
                 self.enter(State::Up, reason(), now);
             }
-            State::Recovering | State::Up | State::Suspect => {}
-        }
-    }
-
-    fn deadline_span(&self, settings: &Health) -> Duration {
-        settings.timeout.unwrap_or_else(|| self.rtt.deadline())
-    }
-
-    fn send(&mut self, target: usize, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
-        let span = self.deadline_span(settings);
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        self.waiting.insert(sequence, Waiting { deadline: now + span, missed: false });
-        orders.push(Order { target, sequence, listen: span + LATE });
-    }
-
-    /// Marks probes whose deadline has passed as missed, and forgets those beyond hope.
-    fn expire(&mut self, settings: &Health, now: Moment) {
-        let mut misses = 0_u32;
-        for waiting in self.waiting.values_mut() {
-            if !waiting.missed && now >= waiting.deadline {
-                waiting.missed = true;
-                misses += 1;
+            // What was found out by targets that are no longer configured.
+            State::Suspect | State::Impaired | State::Portal => {
+                self.enter(State::Up, reason(), now);
             }
-        }
-        self.waiting.retain(|_, w| now < w.deadline + LATE);
-        for _ in 0..misses {
-            self.miss(settings, now);
+            State::Recovering | State::Up => {}
         }
     }
 
-    fn count(&mut self, lost: bool) {
-        let (bits, count) = self.losses;
-        self.losses = ((bits << 1 | u128::from(lost)) & ((1 << 100) - 1), (count + 1).min(100));
-    }
-
-    fn miss(&mut self, settings: &Health, now: Moment) {
-        self.count(true);
-        if self.burst.is_some() {
-            return;
-        }
-        match self.state {
-            State::Up => {
-                self.enter(State::Suspect, "a probe went unanswered".to_owned(), now);
-                self.start_burst(settings, now);
-            }
-            State::Recovering => self.start_burst(settings, now),
-            State::Unknown | State::Suspect | State::Down => {}
-        }
-    }
-
-    fn start_burst(&mut self, settings: &Health, now: Moment) {
-        self.burst = Some(Burst {
-            rounds_left: BURST_ROUNDS,
-            next_round: now,
-            verdict: now + self.deadline_span(settings),
-        });
-    }
-
-    fn go_on_with_burst(
-        &mut self,
-        mut burst: Burst,
-        targets: usize,
-        settings: &Health,
-        now: Moment,
-        orders: &mut Vec<Order>,
-    ) {
-        if burst.rounds_left > 0 && now >= burst.next_round {
-            for target in 0..targets {
-                self.send(target, settings, now, orders);
-            }
-            burst.rounds_left -= 1;
-            burst.next_round = now + BURST_GAP;
-            burst.verdict = now + self.deadline_span(settings);
-        }
-        self.burst = Some(burst);
-        if burst.rounds_left == 0 && now >= burst.verdict {
-            self.burst = None;
-            let asked = u32::try_from(targets).unwrap_or(u32::MAX).saturating_mul(BURST_ROUNDS);
-            self.fall(format!("{asked} probes in a row went unanswered"), settings, now);
-        }
-    }
-
+    /// The line carries packets.
     fn alive(&mut self, settings: &Health, now: Moment) {
-        if self.burst.take().is_some() {
-            self.next_heartbeat = now + settings.interval;
-        }
         match self.state {
             State::Unknown => self.enter(State::Up, "probes are answered".to_owned(), now),
             State::Suspect => {
+                self.passive.refuted(now);
                 self.enter(State::Up, "another probe was answered".to_owned(), now);
             }
             State::Down if !self.been_up => {
                 self.enter(State::Up, "probes are answered".to_owned(), now);
             }
             State::Down => {
+                // What was lost while it was down says nothing about what it is now.
+                self.waiting.clear();
+                self.loss = Loss::default();
                 self.enter(State::Recovering, "probes are answered again".to_owned(), now);
                 self.end_hold(settings, now);
             }
             State::Recovering => self.end_hold(settings, now),
-            State::Up => {}
+            State::Up | State::Impaired | State::Portal => {}
         }
     }
 
     fn end_hold(&mut self, settings: &Health, now: Moment) {
         let hold = self.hold(settings);
-        if now >= self.since + hold {
-            self.enter(State::Up, format!("answered for {} s", hold.as_secs_f32()), now);
+        if now < self.since + hold {
+            return;
+        }
+        match self.fault(settings, now) {
+            Some((state, reason)) => self.enter(state, reason, now),
+            None => self.enter(State::Up, format!("answered for {} s", hold.as_secs_f32()), now),
         }
     }
 
     fn fall(&mut self, reason: String, settings: &Health, now: Moment) {
         match self.state {
             State::Up | State::Suspect => {
-                let calm = self.hold(settings) * CALM_HOLDS;
-                self.flaps = if self.flap_span(now) < calm { self.flaps + 1 } else { 0 };
-                self.flaps = self.flaps.min(FLAPS_MAX);
+                self.count_flap(settings, now);
                 self.enter(State::Down, reason, now);
             }
-            State::Unknown | State::Recovering => self.enter(State::Down, reason, now),
+            State::Unknown | State::Recovering | State::Impaired | State::Portal => {
+                self.enter(State::Down, reason, now);
+            }
             State::Down => self.reason = reason,
         }
-        self.next_heartbeat = now + settings.interval;
+        self.mute = false;
+        self.next_beat = now + settings.interval;
     }
 
-    /// How long the WAN had been up; the first time up is never a flap.
-    fn flap_span(&self, now: Moment) -> Duration {
-        if self.came_back { now.since(self.up_since) } else { Duration::MAX }
+    fn count_flap(&mut self, settings: &Health, now: Moment) {
+        let calm = self.hold(settings) * CALM_HOLDS;
+        // The first time up is never a flap.
+        let flap = self.came_back && now.since(self.up_since) < calm;
+        self.flaps = if flap { (self.flaps + 1).min(FLAPS_MAX) } else { 0 };
+    }
+
+    /// What speaks against an answering side.
+    fn fault(&self, settings: &Health, now: Moment) -> Option<(State, String)> {
+        if let Some(what) = self.targets.portal() {
+            return Some((State::Portal, format!("a captive portal answers: {what}")));
+        }
+        let why = if self.mute {
+            "probes go unanswered although traffic comes back".to_owned()
+        } else if self.loss.alarming() {
+            let limit = settings.max_loss_percent.unwrap_or_default();
+            let percent = self.loss.percent().unwrap_or_default();
+            format!("loses {percent:.0} % of its probes; the limit is {limit} %")
+        } else if let Some((kind, count)) = self.targets.dead_service() {
+            format!("none of {count} {kind} targets answers, others do")
+        } else if self.slow_since.is_some_and(|since| now >= since + SLOW_FOR) {
+            let rtt = self.rtt().unwrap_or_default().as_millis();
+            let jitter = self.jitter().unwrap_or_default().as_millis();
+            format!("round trips of {rtt} ms, jitter of {jitter} ms: more than its limits")
+        } else {
+            return None;
+        };
+        Some((State::Impaired, why))
+    }
+
+    /// Lets faults that come and go change the state of an answering side.
+    fn judge(&mut self, settings: &Health, now: Moment) {
+        let over = |limit: Option<Duration>, value: Option<Duration>| {
+            limit.zip(value).is_some_and(|(limit, value)| value > limit)
+        };
+        let slow = over(settings.max_latency, self.rtt())
+            || over(settings.max_jitter, self.jitter());
+        self.slow_since = slow.then(|| self.slow_since.unwrap_or(now));
+        let fault = self.fault(settings, now);
+        match (self.state, fault) {
+            (State::Up | State::Suspect, Some((state, reason))) => {
+                self.count_flap(settings, now);
+                self.enter(state, reason, now);
+            }
+            (State::Impaired | State::Portal, Some((state, reason))) => {
+                self.clear_since = None;
+                if state != self.state {
+                    self.enter(state, reason, now);
+                }
+            }
+            (State::Impaired | State::Portal, None) => {
+                let since = *self.clear_since.get_or_insert(now);
+                if now >= since + self.hold(settings) {
+                    self.enter(State::Up, "works without fault again".to_owned(), now);
+                }
+            }
+            (
+                State::Up | State::Suspect | State::Unknown | State::Down | State::Recovering,
+                None | Some(_),
+            ) => {}
+        }
     }
 
     fn enter(&mut self, state: State, reason: String, now: Moment) {
         let was = self.state;
         if state == State::Up && was != State::Suspect {
-            self.came_back = was == State::Recovering;
+            self.came_back =
+                matches!(was, State::Recovering | State::Impaired | State::Portal);
             self.up_since = now;
-            self.been_up = true;
         }
+        self.been_up |= matches!(state, State::Up | State::Impaired | State::Portal);
+        self.clear_since = None;
         self.state = state;
         self.since = now;
         self.reason = reason;

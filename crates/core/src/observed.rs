@@ -1,12 +1,16 @@
 //! What the world says, as sorted sets of plain values: read by the daemon, compared here, never
 //! remembered from what we once did. In: dumps of the kernel. Out: facts for every room above.
 
+mod flows;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Family, IfIndex, Mac, RulePriority, TableId};
+
+pub use flows::{TcpFlow, Traffic};
 
 /// All facts about the kernel, as last read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

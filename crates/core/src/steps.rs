@@ -75,6 +75,8 @@ pub struct ElementChange {
 pub enum Ask {
     /// Send one probe through one WAN only; answered by one [`ProbeResult`].
     Probe(Probe),
+    /// Read how many packets the flows of each WAN have sent and got so far.
+    CountTraffic,
     /// Delete from conntrack the flows of a WAN that cannot be told to start anew: everything
     /// but established TCP. Answered by how many were deleted.
     Evacuate {
@@ -84,6 +86,18 @@ pub enum Ask {
         family: Family,
         /// The connection mark of its flows, and the mask under which it is compared.
         mark: (u32, u32),
+    },
+    /// Delete from conntrack the flows that came to be while our table was away, and so leave by a
+    /// WAN without being translated: their packets would never be answered, for as long as
+    /// anybody sends them. Answered by how many were deleted.
+    Untranslated {
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The connection marks of flows that must be translated, and the mask under which they
+        /// are compared; 0 is a flow that belongs to no WAN.
+        marks: (Vec<u32>, u32),
+        /// The mark under which a route look-up stops short of our own tables.
+        ask: Mark,
     },
     /// Count the flows that a retiring WAN still has. Answered by the number.
     CountFlows {

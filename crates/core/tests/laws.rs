@@ -70,6 +70,9 @@ fn config(draws: &[Draw]) -> Config {
         interval: Duration::from_secs(1),
         timeout: None,
         hold: Duration::from_secs(10),
+        max_loss_percent: Some(20),
+        max_latency: None,
+        max_jitter: None,
     };
     let wans = numbered(draws).map(|(n, draw)| Wan {
         name: format!("wan{n}"),
@@ -83,6 +86,8 @@ fn config(draws: &[Draw]) -> Config {
         priority: draw.priority,
         weight: Weight(draw.weight),
         metered: false,
+        budget: None,
+        linger: None,
         nat: Nat::Masquerade,
         nat6: Nat::Masquerade,
         health: health.clone(),

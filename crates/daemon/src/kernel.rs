@@ -23,7 +23,7 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anywan_core::names::{Family, IfIndex, Mac, RulePriority};
+use anywan_core::names::{Family, IfIndex, Mac, Mark, RulePriority};
 use anywan_core::observed::{Address, Link, Neighbour, Nft, Observed, Route, Rule};
 use anywan_core::steps::Step;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -168,5 +168,16 @@ impl Kernel {
     /// established TCP, and says how many there were.
     pub fn evacuate(&mut self, family: Family, mark: u32, mask: u32) -> Result<u64, KernelError> {
         conntrack::evacuate(&mut self.netfilter, family, mark, mask)
+    }
+
+    /// Deletes from conntrack the flows of one family that should have been translated and are
+    /// not: see [`Ask::Untranslated`](anywan_core::steps::Ask::Untranslated).
+    pub fn delete_untranslated(
+        &mut self,
+        family: Family,
+        marks: (&[u32], u32),
+        ask: Mark,
+    ) -> Result<u64, KernelError> {
+        conntrack::delete_untranslated(&mut self.netfilter, &mut self.route, family, marks, ask)
     }
 }

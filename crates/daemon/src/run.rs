@@ -255,6 +255,12 @@ impl Daemon {
                 }
                 self.keep();
             }
+            Ask::Untranslated { family, marks: (marks, mask), ask } => {
+                match self.kernel.delete_untranslated(family, (&marks, mask), ask) {
+                    Ok(deleted) => self.handle(Event::Untranslated { deleted }),
+                    Err(error) => tracing::warn!(error = %chain(&error), "flows were not looked at"),
+                }
+            }
             Ask::Evacuate { wan, family, mark: (mark, mask) } => {
                 match self.kernel.evacuate(family, mark, mask) {
                     Ok(deleted) => self.handle(Event::Evacuated { wan, family, deleted }),

@@ -7,7 +7,7 @@ mod internet;
 mod stranger;
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anywan_core::config::Target;
 use anywan_core::names::{Mark, WanId};
@@ -62,6 +62,23 @@ impl Asker {
         let outcome = self.ask(wan, target.clone(), 5_000).await;
         let round_trip = outcome.unwrap_or_else(|why| panic!("{target} through {wan}: {why}"));
         assert!(round_trip < Duration::from_secs(1), "{target}: {round_trip:?}");
+    }
+
+    /// Waits until the kernel stamps packets as they arrive: it begins to, in its own time, some
+    /// while after the first socket has asked for it.
+    async fn until_the_kernel_stamps(&mut self, wan: u8, target: Target) {
+        let queued = Duration::from_millis(30);
+        let begun = Instant::now();
+        loop {
+            self.send(wan, &format!("w{wan}"), target.clone(), 5_000);
+            tokio::task::yield_now().await;
+            std::thread::sleep(queued);
+            let round_trip = self.receive().await.outcome.expect("it was answered");
+            if round_trip < queued {
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "packets are not stamped: {round_trip:?}");
+        }
     }
 
     async fn must_fail(&mut self, wan: u8, target: Target, why: &str) {
@@ -293,6 +310,7 @@ fn late_and_repeated_answers_are_ignored() {
 fn an_answer_in_time_counts_even_when_the_daemon_reads_it_late() {
     let internet = Internet::new(1);
     on_the_router(&internet, async |mut asker| {
+        asker.until_the_kernel_stamps(1, Target::Icmp(hosts()[0])).await;
         for host in hosts() {
             asker.must_answer(1, Target::Icmp(host)).await;
             asker.send(1, "w1", Target::Icmp(host), 100);

@@ -69,6 +69,15 @@ impl Layers<'_> {
         if let Value::Time(time) = self.value(name)? { Some(time) } else { None }
     }
 
+    fn bytes(&self, name: &str) -> Option<u64> {
+        if let Value::Bytes(bytes) = self.value(name)? { Some(bytes) } else { None }
+    }
+
+    /// A time, or `None` for the word that stands for no limit.
+    fn limit(&self, name: &str) -> Option<Option<Duration>> {
+        if self.word(name).is_some() { Some(None) } else { self.time(name).map(Some) }
+    }
+
     fn targets(&self, name: &str) -> Option<Vec<Target>> {
         if let Value::Targets(targets) = self.value(name)? { Some(targets) } else { None }
     }
@@ -82,10 +91,16 @@ impl Layers<'_> {
             | Value::Number(_)
             | Value::Flag(_)
             | Value::Time(_)
+            | Value::Bytes(_)
             | Value::Targets(_) => None,
         }
     }
 }
+
+/// Probe bytes a month of a metered WAN.
+const BUDGET_METERED: u64 = 30_000_000;
+/// How long established connections may stay on a metered WAN.
+const LINGER_METERED: Duration = Duration::from_secs(300);
 
 fn lan(fields: &Fields) -> Option<Lan> {
     let only = [fields];
@@ -102,6 +117,7 @@ fn lan(fields: &Fields) -> Option<Lan> {
 fn wan(fields: &Fields, own: &Fields, shared: &Fields) -> Option<Wan> {
     let only = [fields];
     let keys = Layers(&only, "wan");
+    let metered = keys.flag("metered")?;
     Some(Wan {
         name: keys.text("name")?,
         interface: keys.text("interface")?,
@@ -109,7 +125,17 @@ fn wan(fields: &Fields, own: &Fields, shared: &Fields) -> Option<Wan> {
         gateway6: gateway(keys.address("gateway6")?, v6)?,
         priority: u8::try_from(keys.number("priority")?).ok()?,
         weight: Weight(u16::try_from(keys.number("weight")?).ok()?),
-        metered: keys.flag("metered")?,
+        metered,
+        budget: match keys.word("budget") {
+            Some("auto") => metered.then_some(BUDGET_METERED),
+            Some(_) => None,
+            None => Some(keys.bytes("budget")?),
+        },
+        linger: match keys.word("linger") {
+            Some("auto") => metered.then_some(LINGER_METERED),
+            Some(_) => None,
+            None => Some(keys.time("linger")?),
+        },
         nat: nat(keys.address("nat")?, v4)?,
         nat6: nat(keys.address("nat6")?, v6)?,
         health: health(&Layers(&[own, shared], "health"))?,
@@ -147,8 +173,11 @@ fn health(keys: &Layers<'_>) -> Option<Health> {
     Some(Health {
         targets: keys.targets("targets")?,
         interval: keys.time("interval")?,
-        timeout: if keys.word("timeout").is_some() { None } else { Some(keys.time("timeout")?) },
+        timeout: keys.limit("timeout")?,
         hold: keys.time("hold")?,
+        max_loss_percent: u8::try_from(keys.number("max_loss_percent")?).ok().filter(|n| *n > 0),
+        max_latency: keys.limit("max_latency")?,
+        max_jitter: keys.limit("max_jitter")?,
     })
 }
 

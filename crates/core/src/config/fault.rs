@@ -145,6 +145,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("config.bad-word", "A word that is not one of those the key takes."),
     ("config.bad-name", "A WAN's name that is not 1 to 15 of a-z, 0-9 and `-`."),
     ("config.bad-interface", "Something that cannot be the name of a network interface."),
+    ("config.bad-amount", "Something that is not an amount of data like \"30MB\"."),
     ("config.bad-duration", "Something that is not a duration like \"500ms\" or \"15s\"."),
     ("config.bad-address", "Something that is not an address of the family wanted."),
     ("config.bad-target", "Something that is not a probe target."),

@@ -45,6 +45,8 @@ pub(super) enum Kind {
     Flag,
     /// A duration, bounds in milliseconds and included, or one of the words.
     Time { min_ms: u64, max_ms: u64, words: &'static [Word] },
+    /// An amount of data, bounds in bytes and included, or one of the words.
+    Bytes { min: u64, max: u64, words: &'static [Word] },
     /// An address, or one of the words.
     Address { family: Family, words: &'static [Word] },
     /// A list of probe targets.
@@ -108,8 +110,6 @@ pub(super) fn either(words: &[Word]) -> String {
 
 const FROM_SYSTEM: &str = "remove it: the system gives the interface its address (NetworkManager, \
      dhcpcd, systemd-networkd, ifupdown), and anywan uses what it finds";
-const UP_MEANS_ANSWERED: &str = "remove it: a WAN is up while its probes are answered";
-
 /// What a later version will have.
 pub(super) const LATER: &[Later] = &[
     Later {
@@ -148,22 +148,6 @@ pub(super) const LATER: &[Later] = &[
         name: "ppp",
         hint: "remove it: let the system run pppd, and name its interface, e.g. \"ppp0\"",
     },
-    Later {
-        section: "wan",
-        name: "budget",
-        hint: "remove it; `metered = true` already makes probes rare while the WAN is idle",
-    },
-    Later {
-        section: "wan",
-        name: "linger",
-        hint: "remove it: established connections stay on their WAN until they end",
-    },
-    Later { section: "health", name: "max_loss_percent", hint: UP_MEANS_ANSWERED },
-    Later { section: "health", name: "max_latency", hint: UP_MEANS_ANSWERED },
-    Later { section: "health", name: "max_jitter", hint: UP_MEANS_ANSWERED },
-    Later { section: "wan.health", name: "max_loss_percent", hint: UP_MEANS_ANSWERED },
-    Later { section: "wan.health", name: "max_latency", hint: UP_MEANS_ANSWERED },
-    Later { section: "wan.health", name: "max_jitter", hint: UP_MEANS_ANSWERED },
 ];
 
 /// Every section, a section before those inside it.
@@ -294,7 +278,38 @@ const WAN: &[Key] = &[
         doc: "The source address of IPv6 packets that leave here.",
         aliases: &["masquerade6", "masq6", "snat6"],
     },
+    Key {
+        name: "budget",
+        kind: Kind::Bytes {
+            min: 100_000,
+            max: 1_000_000_000_000,
+            words: &[
+                Word("auto", "30 MB when metered, else unlimited"),
+                Word("unlimited", "heartbeats are never stretched"),
+            ],
+        },
+        default: Some("\"auto\""),
+        doc: "How much data a month heartbeats may cost while the WAN is on standby; they stretch \
+              to fit. What is asked because something seems wrong is always allowed.",
+        aliases: &["probe_budget", "quota", "limit"],
+    },
+    Key {
+        name: "linger",
+        kind: Kind::Time {
+            min_ms: 1_000,
+            max_ms: 86_400_000,
+            words: &[
+                Word("auto", "5 minutes when metered, else never"),
+                Word("never", "established connections stay until they end"),
+            ],
+        },
+        default: Some("\"auto\""),
+        doc: "How long established connections may stay here once a better WAN serves again.",
+        aliases: &["failback", "drain_after"],
+    },
 ];
+
+const UNLIMITED: &[Word] = &[Word("off", "no limit")];
 
 const HEALTH: &[Key] = &[
     Key {
@@ -314,7 +329,8 @@ const HEALTH: &[Key] = &[
         name: "interval",
         kind: Kind::Time { min_ms: 100, max_ms: 3_600_000, words: &[] },
         default: Some("\"1s\""),
-        doc: "The time between two probes of a WAN.",
+        doc: "In this time each kind of target (icmp, tcp, ...) is asked once; on a metered WAN \
+              only one of them, and only while it serves: on standby it is asked every 30 s.",
         aliases: &["every", "period"],
     },
     Key {
@@ -331,10 +347,33 @@ const HEALTH: &[Key] = &[
     Key {
         name: "hold",
         kind: Kind::Time { min_ms: 0, max_ms: 3_600_000, words: &[] },
-        default: Some("\"10s\""),
+        default: Some("\"8s\""),
         doc: "How long probes must succeed before a WAN that was down is used again. It doubles \
               each time the WAN fails again soon.",
         aliases: &["hold_time", "recovery", "holddown"],
+    },
+    Key {
+        name: "max_loss_percent",
+        kind: Kind::Number { min: 0, max: 90 },
+        default: Some("20"),
+        doc: "A WAN that loses so many of its probes is impaired: new connections avoid it while \
+              a better one works, established ones stay. Steady losses of a third of this or less \
+              are ignored. 0: losses never matter.",
+        aliases: &["loss", "max_loss", "loss_percent", "packet_loss"],
+    },
+    Key {
+        name: "max_latency",
+        kind: Kind::Time { min_ms: 1, max_ms: 60_000, words: UNLIMITED },
+        default: Some("\"off\""),
+        doc: "A WAN whose round trips take longer for 5 s is impaired.",
+        aliases: &["latency", "max_rtt", "rtt"],
+    },
+    Key {
+        name: "max_jitter",
+        kind: Kind::Time { min_ms: 1, max_ms: 60_000, words: UNLIMITED },
+        default: Some("\"off\""),
+        doc: "A WAN whose round trips differ by more for 5 s is impaired.",
+        aliases: &["jitter"],
     },
 ];
 

@@ -58,12 +58,26 @@ pub struct Wan {
     pub weight: Weight,
     /// Data costs money here: idle probes are rare.
     pub metered: bool,
+    /// Bytes a month that heartbeats on standby may cost; `None`: as many as they like.
+    pub budget: Option<u64>,
+    /// How long established flows may stay once a better WAN serves; `None`: until they end.
+    pub linger: Option<Duration>,
     /// The source address of IPv4 flows.
     pub nat: Nat<Ipv4Addr>,
     /// The source address of IPv6 flows.
     pub nat6: Nat<Ipv6Addr>,
     /// How its health is judged: `[wan.health]` over `[health]` over the defaults.
     pub health: Health,
+}
+
+impl Wan {
+    /// Whether it translates the source addresses of a family's flows.
+    pub fn translates(&self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.nat != Nat::None,
+            Family::Ipv6 => self.nat6 != Nat::None,
+        }
+    }
 }
 
 /// Where a WAN's next hop comes from.
@@ -97,8 +111,15 @@ pub struct Health {
     pub interval: Duration,
     /// How long an answer may take, 50 ms to 60 s; `None`: follows the measured round trips.
     pub timeout: Option<Duration>,
-    /// How long probes must succeed before a WAN that was down is used again, 0 to 1 h.
+    /// How long probes must succeed before a WAN that was down is used again, 0 to 1 h; also how
+    /// long one that was impaired must show no fault.
     pub hold: Duration,
+    /// Lost probes that make it impaired, 1 to 90 %; `None`: no limit.
+    pub max_loss_percent: Option<u8>,
+    /// Round trips that make it impaired; `None`: no limit.
+    pub max_latency: Option<Duration>,
+    /// Deviation of round trips that makes it impaired; `None`: no limit.
+    pub max_jitter: Option<Duration>,
 }
 
 /// One probe target.
@@ -110,7 +131,39 @@ pub enum Target {
     Tcp(IpAddr, u16),
 }
 
+/// How a target is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// ICMP or ICMPv6 echo.
+    Icmp,
+    /// A TCP handshake.
+    Tcp,
+    /// A DNS query.
+    Dns,
+    /// An HTTP request.
+    Http,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Kind::Icmp => "icmp",
+            Kind::Tcp => "tcp",
+            Kind::Dns => "dns",
+            Kind::Http => "http",
+        })
+    }
+}
+
 impl Target {
+    /// How it is asked.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Target::Icmp(_) => Kind::Icmp,
+            Target::Tcp(..) => Kind::Tcp,
+        }
+    }
+
     /// The family of the target's address.
     pub fn family(&self) -> Family {
         match self {

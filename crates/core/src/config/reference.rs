@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::duration;
+use super::{bytes, duration};
 use super::fault::CODES;
 use super::keys::{Key, Kind, LATER, MAX_TARGETS, SECTIONS, Section, Word};
 use crate::names::Family;
@@ -81,6 +81,10 @@ fn takes(kind: &Kind) -> String {
             let (min, max) = (duration::show(*min_ms), duration::show(*max_ms));
             or_words(format!("a duration, {min} to {max}"), words)
         }
+        Kind::Bytes { min, max, words } => {
+            let (min, max) = (bytes::show(*min), bytes::show(*max));
+            or_words(format!("an amount of data, {min} to {max}"), words)
+        }
         Kind::Address { family: Family::Ipv4, words } => {
             or_words("an IPv4 address".to_owned(), words)
         }
@@ -107,7 +111,10 @@ fn listed(words: &[Word]) -> String {
 
 fn meanings(key: &Key) -> String {
     let words = match &key.kind {
-        Kind::Words(words) | Kind::Time { words, .. } | Kind::Address { words, .. } => words,
+        Kind::Words(words)
+        | Kind::Time { words, .. }
+        | Kind::Bytes { words, .. }
+        | Kind::Address { words, .. } => words,
         Kind::Interface
         | Kind::Name
         | Kind::Number { .. }

@@ -63,6 +63,9 @@ fn property(key: &Key) -> Value {
         Kind::Flag => json!({"type": "boolean"}),
         Kind::Time { words: [], .. } => json!({"type": "string", "pattern": TIME}),
         Kind::Time { words, .. } => one_of(words, json!({"type": "string", "pattern": TIME})),
+        Kind::Bytes { words, .. } => {
+            one_of(words, json!({"type": "string", "pattern": "^[0-9]+(GB|MB|kB|B)$"}))
+        }
         Kind::Address { words, .. } => {
             one_of(words, json!({"type": "string", "pattern": "^[0-9a-fA-F.:]+$"}))
         }

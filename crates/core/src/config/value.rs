@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
 use super::address;
+use super::bytes;
 use super::duration;
 use super::fault::{Fault, Wrong, quoted};
 use super::keys::{Key, Kind, Word, either};
@@ -25,6 +26,7 @@ pub(super) enum Value {
     Number(u32),
     Flag(bool),
     Time(Duration),
+    Bytes(u64),
     Address(IpAddr),
     Targets(Vec<Target>),
 }
@@ -51,6 +53,12 @@ pub(super) fn read(
                 None => duration::read(text, *min_ms, *max_ms, words).map(Value::Time),
             })
         }
+        Kind::Bytes { min, max, words } => {
+            text(key, value.get_ref()).and_then(|text| match word(text, words) {
+                Some(word) => Ok(Value::Word(word)),
+                None => bytes::read(text, *min, *max, words).map(Value::Bytes),
+            })
+        }
         Kind::Address { family, words } => {
             text(key, value.get_ref()).and_then(|text| one_address(key, text, *family, words))
         }
@@ -68,6 +76,11 @@ fn text<'a>(key: &Key, value: &'a DeValue<'_>) -> Result<&'a str, Wrong> {
             return Err(wrong_type("a duration in quotes", value, hint));
         }
         (Kind::Time { .. }, _) => "\"1s\" or \"500ms\"",
+        (Kind::Bytes { .. }, DeValue::Integer(n)) if n.as_str().len() < 10 => {
+            let hint = format!("write the unit, e.g. \"{n}MB\"");
+            return Err(wrong_type("an amount of data in quotes", value, hint));
+        }
+        (Kind::Bytes { .. }, _) => "\"30MB\"",
         (Kind::Address { words, .. }, DeValue::Boolean(on)) => {
             let word = words.get(if *on { 0 } else { 1 }).map_or("off", |word| word.0);
             return Err(wrong_type("a string", value, format!("write {} = \"{word}\"", key.name)));

@@ -58,6 +58,7 @@ impl Fields {
             | Value::Number(_)
             | Value::Flag(_)
             | Value::Time(_)
+            | Value::Bytes(_)
             | Value::Address(_)
             | Value::Targets(_) => None,
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Engine, FLOWS_COUNTED};
 use crate::config::Wan;
 use crate::names::{Family, WanId};
+use crate::observed::Structure;
 use crate::steps::Ask;
 use crate::time::Moment;
 
@@ -19,6 +20,8 @@ const RECHECK: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Evacuations {
     next: BTreeMap<(WanId, Family), Moment>,
+    /// When flows that were not translated are to be looked for.
+    untranslated: Option<Moment>,
 }
 
 impl Evacuations {
@@ -29,7 +32,18 @@ impl Evacuations {
     }
 
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.next.values().min().copied()
+        self.next.values().copied().chain(self.untranslated).min()
+    }
+
+    /// Our table was away: flows that began meanwhile are to be looked for.
+    pub(super) fn table_was_away(&mut self, now: Moment) {
+        self.untranslated = Some(now);
+    }
+
+    pub(super) fn untranslated_done(&mut self, deleted: u64, now: Moment) {
+        if deleted > 0 {
+            self.untranslated = Some(now + AGAIN);
+        }
     }
 }
 
@@ -51,6 +65,31 @@ impl Engine {
                     self.asks.push_back(Ask::Evacuate { wan: *wan, family, mark });
                 }
             }
+        }
+    }
+
+    /// Asks for the end of flows that left untranslated while the table was away. A family that
+    /// some WAN does not translate has unpinned flows that are right as they are.
+    pub(super) fn ask_for_untranslated(&mut self, now: Moment) {
+        let due = self.evacuations.untranslated.is_some_and(|at| at <= now);
+        let back = matches!(self.observed.nft.structure, Structure::Intact(_));
+        if !due || !self.steps.is_empty() || self.leaving {
+            return;
+        }
+        self.evacuations.untranslated = (!back).then_some(now + AGAIN);
+        if !back {
+            return;
+        }
+        let field = self.config.router.mark_field;
+        let wans = crate::facts::numbered(&self.config, &self.numbers);
+        for family in Family::BOTH {
+            let (some, others): (Vec<_>, Vec<_>) =
+                wans.iter().partition(|(_, wan)| wan.translates(family));
+            let unpinned = others.is_empty().then_some(0);
+            let marks: Vec<u32> =
+                some.iter().map(|(id, _)| field.keep(**id).0).chain(unpinned).collect();
+            let marks = (marks, field.number_mask());
+            self.asks.push_back(Ask::Untranslated { family, marks, ask: field.ask() });
         }
     }
 

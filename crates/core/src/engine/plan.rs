@@ -94,6 +94,9 @@ impl Engine {
         }
         if self.settled.as_ref() == Some(&desired) && self.attempts.by_step.is_empty() {
             self.tell_repairs(&steps, now);
+            if steps.iter().any(|step| matches!(step, Step::ReplaceTable { .. })) {
+                self.evacuations.table_was_away(now);
+            }
         }
         let admitted = self.attempts.admit(steps, now);
         self.steps.extend(admitted);

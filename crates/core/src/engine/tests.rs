@@ -34,6 +34,8 @@ fn wan(number: u8, priority: u8, weight: u16) -> Wan {
         priority,
         weight: Weight(weight),
         metered: false,
+        budget: None,
+        linger: None,
         nat: Nat::Masquerade,
         nat6: Nat::Masquerade,
         health: Health {
@@ -45,6 +47,9 @@ fn wan(number: u8, priority: u8, weight: u16) -> Wan {
             interval: Duration::from_secs(1),
             timeout: None,
             hold: Duration::from_secs(10),
+            max_loss_percent: Some(20),
+            max_latency: None,
+            max_jitter: None,
         },
     }
 }
@@ -182,6 +187,12 @@ impl World {
                     outcome,
                 };
                 self.answers.push_back((self.now + after, result));
+            }
+            Ask::CountTraffic => {
+                self.engine.handle(Event::Traffic(std::collections::BTreeMap::new()), self.now);
+            }
+            Ask::Untranslated { .. } => {
+                self.engine.handle(Event::Untranslated { deleted: 0 }, self.now);
             }
             Ask::CountFlows { wan, .. } => {
                 let event = Event::Flows { wan, count: self.flows };

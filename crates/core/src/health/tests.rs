@@ -1,8 +1,11 @@
 //! Every (state, event) pair, and the times at which things happen.
 
 use super::*;
+use crate::observed::Traffic;
 
 const INTERVAL: Duration = Duration::from_secs(1);
+const ECHOES: [Kind; 3] = [Kind::Icmp; 3];
+const MIXED: [Kind; 6] = [Kind::Icmp, Kind::Icmp, Kind::Tcp, Kind::Tcp, Kind::Dns, Kind::Dns];
 
 fn settings() -> Health {
     Health {
@@ -10,6 +13,9 @@ fn settings() -> Health {
         interval: INTERVAL,
         timeout: Some(Duration::from_millis(500)),
         hold: Duration::from_secs(10),
+        max_loss_percent: Some(20),
+        max_latency: None,
+        max_jitter: None,
     }
 }
 
@@ -17,52 +23,107 @@ fn at(ms: u64) -> Moment {
     Moment::from_start(Duration::from_millis(ms))
 }
 
-fn ok() -> Result<Duration, String> {
-    Ok(Duration::from_millis(20))
-}
-
-fn lost() -> Result<Duration, String> {
-    Err("no answer".to_owned())
+fn ok() -> Fate {
+    Fate::Answered(Duration::from_millis(20))
 }
 
 /// A side driven by hand: what it sends is answered or not, at once.
 struct Driven {
     side: Side,
+    settings: Health,
     now: Moment,
     alive: bool,
     /// Targets that never answer.
     deaf: Vec<usize>,
-    targets: usize,
-    standby: bool,
+    /// Every so many probes are lost.
+    loses_every: Option<usize>,
+    /// Targets in whose place a portal answers.
+    captive: Vec<usize>,
+    kinds: Vec<Kind>,
+    metered: bool,
+    serving: bool,
+    /// Packets a second of user traffic, out and back.
+    traffic: (u64, u64),
+    total: Traffic,
     sent: usize,
     states: Vec<State>,
 }
 
 impl Driven {
     fn new(side: Side, alive: bool) -> Driven {
-        let now = side.since();
-        let states = vec![side.state()];
-        Driven { side, now, alive, deaf: Vec::new(), targets: 3, standby: false, sent: 0, states }
+        Driven {
+            now: side.since(),
+            states: vec![side.state()],
+            side,
+            settings: settings(),
+            alive,
+            deaf: Vec::new(),
+            loses_every: None,
+            captive: Vec::new(),
+            kinds: ECHOES.to_vec(),
+            metered: false,
+            serving: true,
+            traffic: (0, 0),
+            total: Traffic::default(),
+            sent: 0,
+        }
     }
 
     fn up() -> Driven {
+        Driven::up_with(&ECHOES)
+    }
+
+    fn up_with(kinds: &[Kind]) -> Driven {
         let mut driven = Driven::new(Side::new(true, at(0)), true);
+        driven.kinds = kinds.to_vec();
         driven.run(100);
         assert_eq!(driven.side.state(), State::Up);
         driven
     }
 
+    fn role<'a>(&self, kinds: &'a [Kind]) -> Role<'a> {
+        let (metered, serving) = (self.metered, self.serving);
+        Role { kinds, metered, serving, rest_until: Moment::default() }
+    }
+
+    fn deadline(&self) -> Option<Moment> {
+        let kinds = self.kinds.clone();
+        self.side.deadline(&self.role(&kinds), &self.settings)
+    }
+
+    fn wake(&mut self) -> Vec<Order> {
+        let kinds = self.kinds.clone();
+        let role = self.role(&kinds);
+        self.side.wake(&role, &self.settings, self.now)
+    }
+
     fn run(&mut self, ms: u64) {
         let end = self.now + Duration::from_millis(ms);
+        let mut count_at = self.now;
         loop {
             self.step();
-            let next = self.side.deadline(self.targets, &settings()).filter(|next| *next <= end);
-            let Some(next) = next else { break };
+            let counted = (self.traffic != (0, 0)).then_some(count_at);
+            let next = self.deadline().into_iter().chain(counted).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            if counted == Some(next) {
+                self.now = next;
+                self.count();
+                count_at = count_at + Duration::from_millis(100);
+                continue;
+            }
             assert!(next > self.now, "a deadline in the past would spin");
             self.now = next;
         }
         self.now = end;
         self.step();
+    }
+
+    /// What a tenth of a second of traffic counts.
+    fn count(&mut self) {
+        self.total.out += self.traffic.0 / 10;
+        self.total.back += self.traffic.1 / 10;
+        self.side.count_traffic(self.total, &self.settings, self.now);
+        self.note();
     }
 
     fn seconds_until_up(&mut self) -> u64 {
@@ -77,7 +138,7 @@ impl Driven {
     fn next_orders(&mut self) -> Vec<Order> {
         loop {
             self.now = self.now + Duration::from_millis(100);
-            let orders = self.side.wake(self.targets, self.standby, &settings(), self.now);
+            let orders = self.wake();
             if !orders.is_empty() {
                 return orders;
             }
@@ -85,12 +146,16 @@ impl Driven {
     }
 
     fn step(&mut self) {
-        let settings = settings();
-        for order in self.side.wake(self.targets, self.standby, &settings, self.now) {
+        for order in self.wake() {
             self.sent += 1;
             self.note();
-            if self.alive && !self.deaf.contains(&order.target) {
-                self.side.answer(order.sequence, &ok(), &settings, self.now);
+            let lost = self.loses_every.is_some_and(|n| self.sent % n == 0);
+            let silent = !self.alive || lost || self.deaf.contains(&order.target);
+            if self.captive.contains(&order.target) {
+                let fate = Fate::Portal("redirected to http://login.example/".to_owned());
+                self.side.answer(order.sequence, &fate, &self.settings, self.now);
+            } else if !silent {
+                self.side.answer(order.sequence, &ok(), &self.settings, self.now);
             }
             self.note();
         }
@@ -104,7 +169,7 @@ impl Driven {
     }
 
     fn learn(&mut self, obstacle: Option<Obstacle>) {
-        self.side.learn(obstacle, &settings(), self.now);
+        self.side.learn(obstacle, &self.settings, self.now);
         self.note();
     }
 }
@@ -183,24 +248,22 @@ fn a_flapping_side_is_held_down_ever_longer_and_forgiven_after_calm() {
 
 #[test]
 fn a_late_answer_clears_a_suspicion() {
-    let settings = settings();
     let mut driven = Driven::up();
     driven.alive = false;
     let orders = driven.next_orders();
     driven.now = driven.now + Duration::from_millis(550);
-    let _ = driven.side.wake(3, false, &settings, driven.now);
+    let _ = driven.wake();
     assert_eq!(driven.side.state(), State::Suspect);
-    driven.side.answer(orders[0].sequence, &ok(), &settings, driven.now);
+    driven.side.answer(orders[0].sequence, &ok(), &settings(), driven.now);
     assert_eq!(driven.side.state(), State::Up);
 }
 
 #[test]
 fn an_error_counts_as_a_miss_at_once() {
-    let settings = settings();
     let mut driven = Driven::up();
     driven.alive = false;
     let orders = driven.next_orders();
-    driven.side.answer(orders[0].sequence, &lost(), &settings, driven.now);
+    driven.side.answer(orders[0].sequence, &Fate::Silent, &settings(), driven.now);
     assert_eq!(driven.side.state(), State::Suspect);
 }
 
@@ -213,14 +276,16 @@ fn a_fact_against_it_means_down_from_every_state_and_its_end_is_no_proof() {
     recovering.run(2_000);
     let mut suspect = Driven::up();
     suspect.alive = false;
-    suspect.run(1_550);
+    while suspect.side.state() == State::Up {
+        suspect.run(50);
+    }
     let expected = [State::Up, State::Suspect, State::Recovering];
     for (mut driven, state) in [Driven::up(), suspect, recovering].into_iter().zip(expected) {
         assert_eq!(driven.side.state(), state);
         driven.learn(Some(Obstacle::NoCarrier));
         assert_eq!(driven.side.state(), State::Down);
         assert_eq!(driven.side.reason(), "no carrier");
-        assert_eq!(driven.side.deadline(3, &settings()), None);
+        assert_eq!(driven.deadline(), None);
         driven.learn(None);
         assert_eq!(driven.side.state(), State::Down);
         driven.alive = true;
@@ -254,7 +319,7 @@ fn one_that_comes_up_for_the_first_time_needs_one_answer_only() {
 #[test]
 fn without_targets_the_facts_decide_and_a_return_still_takes_the_hold_time() {
     let mut driven = Driven::new(Side::new(true, at(0)), true);
-    driven.targets = 0;
+    driven.kinds = Vec::new();
     driven.run(100);
     assert_eq!(driven.side.state(), State::Up);
     driven.learn(Some(Obstacle::NoCarrier));
@@ -268,38 +333,167 @@ fn without_targets_the_facts_decide_and_a_return_still_takes_the_hold_time() {
 #[test]
 fn a_metered_standby_is_asked_every_half_minute_and_at_once_when_it_serves() {
     let mut driven = Driven::up();
-    driven.standby = true;
+    (driven.metered, driven.serving) = (true, false);
     driven.sent = 0;
     driven.run(605_000);
     assert!((19..=22).contains(&driven.sent), "{}", driven.sent);
-    driven.standby = false;
+    driven.serving = true;
     driven.sent = 0;
     driven.step();
     assert_eq!(driven.sent, 1);
 }
 
 #[test]
-fn the_deadline_follows_the_round_trips() {
-    let mut rtt = Rtt::default();
-    assert_eq!(rtt.deadline(), DEADLINE_FIRST);
-    rtt.measure(Duration::from_millis(20));
-    assert_eq!(rtt.deadline(), DEADLINE_MIN);
-    for round in 0..100_u64 {
-        rtt.measure(Duration::from_millis(if round % 2 == 0 { 300 } else { 1500 }));
-    }
-    assert!(rtt.deadline() > Duration::from_millis(1500), "{:?}", rtt.deadline());
-    for _ in 0..100 {
-        rtt.measure(Duration::from_secs(30));
-    }
-    assert_eq!(rtt.deadline(), DEADLINE_MAX);
-}
-
-#[test]
-fn losses_are_counted_over_the_last_hundred_probes() {
+fn losses_are_counted_but_not_those_of_a_target_that_never_answers() {
     let mut driven = Driven::up();
     assert_eq!(driven.side.loss_percent(), Some(0.0));
     driven.deaf = vec![0];
     driven.run(300_000);
-    let loss = driven.side.loss_percent().unwrap();
-    assert!((20.0..=45.0).contains(&loss), "{loss}");
+    let loss = driven.side.loss_percent().expect("counted");
+    assert!(loss < 5.0, "{loss}");
+    assert_eq!(driven.side.state(), State::Up);
+}
+
+#[test]
+fn a_service_that_is_dead_alone_makes_it_impaired_and_its_return_takes_the_hold_time() {
+    for (dead, name) in [(vec![2, 3], "tcp"), (vec![4, 5], "dns")] {
+        let mut driven = Driven::up_with(&MIXED);
+        driven.run(5_000);
+        driven.deaf = dead;
+        driven.run(2_500);
+        assert_eq!(driven.side.state(), State::Impaired, "{name}");
+        assert_eq!(driven.side.reason(), format!("none of 2 {name} targets answers, others do"));
+        driven.run(60_000);
+        assert_eq!(driven.side.state(), State::Impaired, "{name}");
+        driven.deaf.clear();
+        driven.run(9_000);
+        assert_eq!(driven.side.state(), State::Impaired, "{name}");
+        driven.run(5_000);
+        assert_eq!(driven.side.state(), State::Up, "{name}");
+        assert!(!driven.states.contains(&State::Down), "{:?}", driven.states);
+    }
+}
+
+#[test]
+fn dead_echoes_one_deaf_target_and_a_service_that_never_worked_change_nothing() {
+    for deaf in [vec![0, 1], vec![2], vec![4], vec![0, 1, 2, 4]] {
+        let mut driven = Driven::up_with(&MIXED);
+        driven.run(5_000);
+        driven.deaf = deaf.clone();
+        driven.run(120_000);
+        assert_eq!(driven.side.state(), State::Up, "{deaf:?}");
+        assert!(!driven.states.contains(&State::Impaired), "{deaf:?} {:?}", driven.states);
+    }
+    let mut driven = Driven::new(Side::new(true, at(0)), true);
+    (driven.kinds, driven.deaf) = (MIXED.to_vec(), vec![4, 5]);
+    driven.run(60_000);
+    assert_eq!(driven.side.state(), State::Up);
+}
+
+#[test]
+fn traffic_without_answer_is_suspected_within_a_few_tenths_of_a_second() {
+    let mut driven = Driven::up();
+    driven.settings.timeout = None;
+    driven.settings.interval = Duration::from_secs(3600);
+    driven.traffic = (100, 100);
+    driven.run(3_600_000 * 2);
+    (driven.alive, driven.traffic) = (false, (100, 0));
+    let begin = driven.now;
+    driven.run(600);
+    assert_eq!(driven.side.state(), State::Down, "{:?}", driven.states);
+    assert!(driven.side.since().since(begin) <= Duration::from_millis(500));
+}
+
+#[test]
+fn traffic_one_way_is_refuted_by_probes_and_then_distrusted_for_a_while() {
+    let mut driven = Driven::up();
+    driven.traffic = (100, 0);
+    driven.run(60_000);
+    assert_eq!(driven.side.state(), State::Up);
+    let suspicions = driven.states.iter().filter(|s| **s == State::Suspect).count();
+    assert!((2..=5).contains(&suspicions), "{suspicions}");
+}
+
+#[test]
+fn a_line_that_carries_traffic_is_not_dead_but_impaired_until_that_ends_too() {
+    let mut driven = Driven::up();
+    driven.traffic = (100, 100);
+    driven.run(1_000);
+    driven.alive = false;
+    driven.run(6_000);
+    assert_eq!(driven.side.state(), State::Impaired, "{:?}", driven.states);
+    driven.run(60_000);
+    assert_eq!(driven.side.state(), State::Impaired);
+    driven.traffic = (100, 0);
+    driven.run(7_000);
+    assert_eq!(driven.side.state(), State::Down);
+    assert!(!driven.states[..driven.states.len() - 1].contains(&State::Down));
+}
+
+#[test]
+fn heavy_loss_makes_it_impaired_soon_and_light_loss_never() {
+    for (every, state) in [(3, State::Impaired), (20, State::Up), (50, State::Up)] {
+        let mut driven = Driven::up_with(&MIXED);
+        driven.loses_every = Some(every);
+        let begin = driven.now;
+        driven.run(if state == State::Up { 3_600_000 } else { 10_000 });
+        let reached = driven.states.contains(&State::Impaired);
+        assert_eq!(reached, state == State::Impaired, "every {every}: {:?}", driven.states);
+        assert!(!driven.states.contains(&State::Down), "{:?}", driven.states);
+        if reached {
+            let took = driven.side.since().since(begin);
+            assert!(took <= Duration::from_secs(5), "{took:?}");
+        }
+    }
+}
+
+#[test]
+fn a_portal_is_told_from_the_internet_and_over_when_somebody_has_signed_in() {
+    let mut driven = Driven::new(Side::new(true, at(0)), true);
+    driven.kinds = vec![Kind::Icmp, Kind::Http];
+    driven.captive = vec![1];
+    driven.run(2_000);
+    assert_eq!(driven.side.state(), State::Portal);
+    assert!(driven.side.reason().contains("login.example"), "{}", driven.side.reason());
+    driven.captive.clear();
+    driven.run(13_000);
+    assert_eq!(driven.side.state(), State::Up);
+}
+
+#[test]
+fn limits_on_latency_and_jitter_are_off_until_set() {
+    let mut driven = Driven::up();
+    driven.settings.max_latency = Some(Duration::from_millis(10));
+    driven.run(4_000);
+    assert_eq!(driven.side.state(), State::Up);
+    driven.run(3_000);
+    assert_eq!(driven.side.state(), State::Impaired);
+    driven.settings.max_latency = None;
+    driven.run(12_000);
+    assert_eq!(driven.side.state(), State::Up);
+}
+
+#[test]
+fn a_metered_line_that_carries_traffic_is_asked_rarely() {
+    let mut driven = Driven::up();
+    driven.metered = true;
+    driven.traffic = (50, 50);
+    driven.run(1_000);
+    driven.sent = 0;
+    driven.run(110_000);
+    assert!((8..=12).contains(&driven.sent), "{}", driven.sent);
+}
+
+#[test]
+fn a_newcomer_is_proved_at_once() {
+    let mut driven = Driven::up();
+    (driven.metered, driven.serving) = (true, false);
+    driven.run(65_000);
+    driven.alive = false;
+    driven.serving = true;
+    let begin = driven.now;
+    driven.side.prove(&settings(), driven.now);
+    driven.run(1_000);
+    assert_eq!(driven.side.state(), State::Down);
+    assert!(driven.side.since().since(begin) <= Duration::from_millis(600));
 }

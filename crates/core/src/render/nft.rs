@@ -3,7 +3,7 @@
 //! loads text. Written for nft 1.0.6 and kernels from 6.1.
 //!
 //! What a packet pays is counted: an established one from a LAN two hash look-ups (is it from a
-//! WAN? whose flow is it?), one from a WAN one.
+//! WAN? whose flow is it?), one from a WAN one, and each one counter.
 
 use std::fmt::Write;
 use std::hash::Hasher;
@@ -23,12 +23,29 @@ const NOT_FORWARDED: &str = "fib daddr type { local, broadcast, anycast, multica
 const MIDSTREAM: &str = "tcp flags & (fin | syn | rst | ack) != syn";
 /// Room in each map: the fixed hash of the kernel is sized by it.
 const MAP_SIZE: u32 = 128;
+/// Room in each set of gone flows, some 8 MiB of the kernel's memory when full: as many as one
+/// reading of established flows gives.
+const GONE_SIZE: u32 = 65_536;
 
 /// The maps (without elements) and chains.
 pub fn structure(shape: &Shape) -> String {
     let mut text = String::new();
     for spec in &MAPS {
         declare(&mut text, *spec);
+    }
+    for (digit, address) in [("4", "ipv4_addr"), ("6", "ipv6_addr")] {
+        let end = format!("{address} . inet_service");
+        line(
+            &mut text,
+            format_args!(
+                "\tset gone{digit} {{ type {end} . {end}; flags timeout; size {GONE_SIZE}; }}"
+            ),
+        );
+    }
+    for id in shape.wans.keys() {
+        for name in ["out4", "back4", "out6", "back6"] {
+            line(&mut text, format_args!("\tcounter {name}_{id} {{ }}"));
+        }
     }
     uninvited_chain(&mut text, shape.field);
     for (id, wan) in &shape.wans {
@@ -128,14 +145,25 @@ fn clear_mark(field: MarkField) -> String {
 fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
     let (rest, number, mask) = (field.keep_mask(), field.number_mask(), field.mask());
     let keep = field.keep(id).0;
-    chain(text, &format!("keep{id}"), &[set_mark(field, field.keep(id))]);
+    let counted = |way: &str| {
+        // What is not IPv4 is IPv6: not asked.
+        [
+            format!("meta nfproto ipv4 counter name {way}4_{id} accept"),
+            format!("counter name {way}6_{id}"),
+        ]
+    };
+    let [out4, out6] = counted("out");
+    chain(text, &format!("keep{id}"), &[set_mark(field, field.keep(id)), out4, out6]);
     chain(text, &format!("place{id}"), &[set_mark(field, field.place(id))]);
+    chain(text, &format!("back{id}"), &counted("back"));
     let pin = format!("ct mark set ct mark & {rest:#x} | {keep:#x}");
     chain(
         text,
         &format!("from{id}"),
         &[
-            format!("ct mark & {number:#x} != 0 accept"),
+            format!("ct mark & {number:#x} != 0 goto back{id}"),
+            // An answer to a probe.
+            format!("ct mark & {mask:#x} != 0 accept"),
             // Somebody on the WAN's own subnet is answered as main says.
             set_mark(field, field.ask()),
             "fib saddr . mark oif exists goto neighbour".to_owned(),
@@ -144,10 +172,19 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
             "goto neighbour".to_owned(),
         ],
     );
-    // Probes carry W without NEW; unpinned, they are not among the flows to evacuate.
-    let pin = format!("ct mark & {number:#x} == 0 meta mark & {mask:#x} != {keep:#x} {pin}");
-    let mut leave = vec![pin];
+    let free = format!("ct mark & {mask:#x} == 0");
+    let is_probe = format!("meta mark & {mask:#x} == {keep:#x}");
+    let mut leave = vec![
+        // Probes carry W without NEW. Their flows get NEW without W: an answer does not pin them,
+        // they are not counted, and not among the flows to evacuate.
+        format!("{free} {is_probe} ct mark set ct mark & {rest:#x} | {:#x}", field.ask().0),
+        format!("{free} meta nfproto ipv4 {pin} counter name out4_{id}"),
+        format!("{free} {pin} counter name out6_{id}"),
+    ];
     if wan.shared {
+        // Not `keep`: the other half of such a flow does not pass here, and counting this one
+        // would look like a WAN that does not answer.
+        chain(text, &format!("stray{id}"), &[set_mark(field, field.keep(id))]);
         leave.push(format!("{MIDSTREAM} accept"));
     }
     leave.push(format!("goto near{id}"));
@@ -238,6 +275,7 @@ fn picking_chains(text: &mut String, shape: &Shape) {
             }
         };
         let mut rules = vec![
+            gone_rule(ip, digit),
             NOT_FORWARDED.to_owned(),
             ask.clone(),
             // A LAN, a VPN, a static route, the WAN's own subnet: not for us to decide.
@@ -252,8 +290,9 @@ fn picking_chains(text: &mut String, shape: &Shape) {
     }
     let translated4 = shape.wans.values().all(|w| w.nat != Nat::None);
     let translated6 = shape.wans.values().all(|w| w.nat6 != Nat::None);
-    for (digit, translated) in [("4", translated4), ("6", translated6)] {
+    for (digit, ip, translated) in [("4", "ip", translated4), ("6", "ip6", translated6)] {
         let mut rules = vec![
+            gone_rule(ip, digit),
             NOT_FORWARDED.to_owned(),
             ask.clone(),
             "fib daddr . mark oif exists goto unmark".to_owned(),
@@ -265,6 +304,15 @@ fn picking_chains(text: &mut String, shape: &Shape) {
         rules.push(if translated { "drop" } else { "goto unmark" }.to_owned());
         chain(text, &format!("strays{digit}"), &rules);
     }
+}
+
+/// Answers what belongs to a flow that the kernel deleted with its WAN's address. Without an entry
+/// it is like a new flow, or like a stray.
+fn gone_rule(ip: &str, digit: &str) -> String {
+    format!(
+        "{MIDSTREAM} {ip} saddr . tcp sport . {ip} daddr . tcp dport @gone{digit} \
+         reject with tcp reset"
+    )
 }
 
 fn base_chains(text: &mut String, shape: &Shape) {
@@ -298,6 +346,28 @@ fn base_chains(text: &mut String, shape: &Shape) {
         let syn = "tcp flags & (fin | syn | rst) == syn goto clamping".to_owned();
         base(text, "forward", "filter", "filter", vec![syn]);
     }
+    chain(
+        text,
+        "untracked",
+        &[
+            "type filter hook output priority raw; policy accept;".to_owned(),
+            // What wakes a client must not be taken for a part of the flow that it speaks of.
+            format!("meta mark & {mask:#x} == {:#x} notrack", shape.field.ask().0),
+        ],
+    );
+    chain(
+        text,
+        "last_words",
+        &[
+            // Our own reset for a flow that is gone.
+            "ip daddr . tcp dport . ip saddr . tcp sport @gone4 return",
+            "ip6 daddr . tcp dport . ip6 saddr . tcp sport @gone6 return",
+            // The last word of a flow that has lost its WAN would leave by another with a wrong
+            // source.
+            "fib saddr . oif type != local drop",
+        ]
+        .map(str::to_owned),
+    );
     base(text, "output", "route", "mangle", output_rules(mask, number));
     // Before other programs' source translation: a flow that has been translated is not shown to
     // these chains again. A flow's first packet passes here, and no other.
@@ -306,9 +376,7 @@ fn base_chains(text: &mut String, shape: &Shape) {
 
 fn output_rules(mask: u32, number: u32) -> Vec<String> {
     vec![
-        // A last word of a flow that has lost its WAN would leave by another with a wrong source.
-        "meta l4proto tcp ct state invalid oif @outside fib saddr . oif type != local drop"
-            .to_owned(),
+        "meta l4proto tcp ct state invalid oif @outside goto last_words".to_owned(),
         // Probes carry our mark; whoever marks all bits (WireGuard) means it. Tailscale's own
         // packets are steered like any other.
         format!("meta mark & {mask:#x} != 0 return"),

@@ -2,11 +2,15 @@
 //! known. Out: how many entries were deleted. Established TCP stays: it is reset by its own next
 //! packet, and a deleted entry would only be made anew by it, on the wrong WAN.
 
+mod untranslated;
+
 use anywan_core::names::Family;
 
 use super::error::{KernelError, Refused};
 use super::socket::Conn;
 use super::wire::{Attributes, Writer};
+
+pub(crate) use untranslated::delete_untranslated;
 
 const NFGENMSG: usize = 4;
 const GET: i32 = 1;
@@ -111,10 +115,14 @@ fn doomed(payload: &[u8]) -> Option<Entry> {
             return None;
         }
     }
+    entry(&attributes)
+}
+
+fn entry(attributes: &Attributes<'_>) -> Option<Entry> {
     Some(Entry {
-        tuple: tuple.value.into(),
+        tuple: attributes.clone().find(TUPLE_ORIG)?.value.into(),
         id: attributes.clone().find(ID)?.value.into(),
-        zone: attributes.find(ZONE).map(|zone| zone.value.into()),
+        zone: attributes.clone().find(ZONE).map(|zone| zone.value.into()),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Evacuation.
 
-use anywan_core::names::Family;
+use anywan_core::names::{Family, Mark};
 
 use crate::net::{fresh_network, open, run};
 
@@ -70,5 +70,44 @@ fn thousands_of_flows_go_in_one_call() {
         }
         let deleted = open(state).evacuate(Family::Ipv4, 0x500_0000, 0x7f00_0000);
         assert_eq!(deleted.expect("allowed"), 5000);
+    });
+}
+
+#[test]
+fn only_lan_flows_to_the_world_that_are_not_translated_are_deleted() {
+    fresh_network(|state| {
+        run("nft add table inet t");
+        run("nft add chain inet t c { type filter hook input priority 0 ; }");
+        run("nft add rule inet t c ct state new accept");
+        run("ip link add lan type veth peer name host");
+        run("ip address add 192.168.1.1/24 dev lan");
+        run("ip address add 2001:db8::1/64 dev lan nodad");
+        for link in ["lan", "host"] {
+            run(&format!("ip link set {link} up"));
+        }
+        run("ip route add 198.18.0.0/15 via 192.168.1.2");
+        let insert = |ends: &str, port: u16, mark: u32, more: &str| {
+            let ports = format!("-p udp --sport {port} --dport 443 -t 600 -m {mark}");
+            run(&format!("conntrack -I {ends} {ports} {more}"));
+        };
+        let outward = "-s 192.168.1.5 -d 203.0.113.9";
+        insert(outward, 1, 0, "");
+        insert(outward, 2, 0x100_0000, "");
+        insert(outward, 3, 0x200_0000, "");
+        insert(outward, 4, 0, "--src-nat 192.0.2.1");
+        insert("-s 192.168.1.1 -d 203.0.113.9", 5, 0, "");
+        insert("-s 192.168.1.5 -d 198.18.0.9", 6, 0, "");
+        insert("-s 203.0.113.9 -d 192.168.1.5", 7, 0x100_0000, "");
+        insert("-s 2001:db8::5 -d 2001:db8:f::9", 8, 0, "");
+        let mut kernel = open(state);
+        let marks = (&[0, 0x100_0000][..], 0x3f00_0000);
+        let mut delete = |family| {
+            kernel.delete_untranslated(family, marks, Mark(0x4000_0000)).expect("allowed")
+        };
+        assert_eq!(delete(Family::Ipv4), 2);
+        assert_eq!(left("ipv4"), [3, 4, 5, 6, 7]);
+        assert_eq!(delete(Family::Ipv6), 1);
+        assert_eq!(left("ipv6"), [] as [u16; 0]);
+        assert_eq!(delete(Family::Ipv4), 0);
     });
 }

@@ -1,0 +1,254 @@
+//! Keeps an eye on every side: wakes it when it is due, hands it the fates of its probes and the
+//! counts of its traffic, and minds what heartbeats on standby may cost.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Engine;
+use crate::choose::Choice;
+use crate::config::{Kind, Target, Wan};
+use crate::health::{Fate, Order, Role, Side};
+use crate::names::{Family, WanId};
+use crate::observed::Traffic;
+use crate::steps::{Ask, Probe, ProbeResult};
+use crate::time::Moment;
+
+/// How often traffic is counted while a side is in doubt: the gap of a burst's rounds.
+const PACE_DOUBT: Duration = Duration::from_millis(50);
+/// While there is traffic: its end is to be noticed well within half a second.
+const PACE_BUSY: Duration = Duration::from_millis(100);
+/// While there is none: to notice that it begins.
+const PACE_IDLE: Duration = Duration::from_secs(1);
+/// How long after the last packet there still is traffic.
+const BUSY: Duration = Duration::from_secs(2);
+/// What a budget is for.
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+/// What may be saved up: a day's worth, so that a flapping line cannot spend a month at once.
+const SAVED: f64 = 1.0 / 30.0;
+
+/// What is known beyond the sides themselves.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    traffic: BTreeMap<(WanId, Family), Traffic>,
+    /// When traffic was counted last; and until when there is traffic.
+    counted: Moment,
+    busy_until: Moment,
+    purses: BTreeMap<WanId, Purse>,
+}
+
+/// What is left of a WAN's budget: it fills steadily, and every probe is paid from it.
+#[derive(Debug, Clone, Copy)]
+struct Purse {
+    bytes: f64,
+    at: Moment,
+}
+
+impl Purse {
+    fn fill(&mut self, budget: u64, now: Moment) {
+        let full = budget_f64(budget) * SAVED;
+        let grown = rate(budget) * now.since(self.at).as_secs_f64();
+        *self = Purse { bytes: (self.bytes + grown).min(full), at: now };
+    }
+
+    fn pay(&mut self, cost: f64, budget: u64) {
+        // A long trouble must not silence the heartbeats for more than a day afterwards.
+        self.bytes = (self.bytes - cost).max(-budget_f64(budget) * SAVED);
+    }
+
+    /// When it has enough for one heartbeat.
+    fn rest_until(self, cost: f64, budget: u64) -> Moment {
+        let missing = (cost - self.bytes).max(0.0);
+        self.at + Duration::from_secs_f64(missing / rate(budget))
+    }
+}
+
+/// Budgets are far below 2^52 bytes.
+#[expect(clippy::cast_precision_loss, reason = "at most 1 TB, exact in 53 bits")]
+fn budget_f64(budget: u64) -> f64 {
+    budget as f64
+}
+
+fn rate(budget: u64) -> f64 {
+    (budget_f64(budget) / MONTH.as_secs_f64()).max(f64::MIN_POSITIVE)
+}
+
+/// What a probe and its answer weigh on the line, in bytes with IP headers: an echo of 64 bytes;
+/// a handshake of SYN, SYN-ACK, ACK and RST; a query with a short answer; a small page.
+fn cost(kind: Kind, family: Family) -> f64 {
+    let (bytes, packets) = match kind {
+        Kind::Icmp => (168.0, 2.0),
+        Kind::Tcp => (224.0, 4.0),
+        Kind::Dns => (220.0, 2.0),
+        Kind::Http => (1_000.0, 10.0),
+    };
+    match family {
+        Family::Ipv4 => bytes,
+        Family::Ipv6 => bytes + 20.0 * packets,
+    }
+}
+
+/// The targets of one family, in file order.
+fn targets_of(wan: &Wan, family: Family) -> Vec<&Target> {
+    wan.health.targets.iter().filter(|t| t.family() == family).collect()
+}
+
+fn kinds_of(targets: &[&Target]) -> Vec<Kind> {
+    targets.iter().map(|target| target.kind()).collect()
+}
+
+impl Engine {
+    /// What a side is used for.
+    fn role<'a>(&self, id: WanId, wan: &Wan, family: Family, kinds: &'a [Kind]) -> Role<'a> {
+        let dearest = kinds.iter().map(|kind| cost(*kind, family)).fold(0.0, f64::max);
+        let purse = self.watch.purses.get(&id).zip(wan.budget);
+        Role {
+            kinds,
+            metered: wan.metered,
+            serving: self.choice.get(family).serving.contains_key(&id),
+            rest_until: purse.map_or(Moment::default(), |(purse, b)| purse.rest_until(dearest, b)),
+        }
+    }
+
+    /// When a side, or the counting of traffic, is due next.
+    pub(super) fn watch_deadline(&self) -> Option<Moment> {
+        let sides = self.sides.iter().flat_map(|(id, sides)| {
+            Family::BOTH.into_iter().filter_map(|family| {
+                let wan = self.wan(*id)?;
+                let kinds = kinds_of(&targets_of(wan, family));
+                let role = self.role(*id, wan, family, &kinds);
+                sides.get(family).deadline(&role, &wan.health)
+            })
+        });
+        sides.chain(self.started.then(|| self.next_count_of_traffic())).min()
+    }
+
+    pub(super) fn wake_sides(&mut self, now: Moment) {
+        let ids: Vec<WanId> = self.sides.keys().copied().collect();
+        for id in ids {
+            for family in Family::BOTH {
+                self.wake_side(id, family, now);
+            }
+        }
+    }
+
+    fn wake_side(&mut self, id: WanId, family: Family, now: Moment) {
+        let (Some(wan), Some(sides)) = (self.wan(id), self.sides.get(&id)) else { return };
+        let targets = targets_of(wan, family);
+        let kinds = kinds_of(&targets);
+        let role = self.role(id, wan, family, &kinds);
+        let side = sides.get(family);
+        let due = kinds.is_empty()
+            || side.deadline(&role, &wan.health).is_some_and(|next| next <= now)
+            || side.hurries(&role, &wan.health, now);
+        if !due {
+            return;
+        }
+        let (health, device, budget) = (wan.health.clone(), wan.interface.clone(), wan.budget);
+        let targets: Vec<Target> = targets.into_iter().cloned().collect();
+        let mark = self.config.router.mark_field.keep(id);
+        let mut orders = Vec::new();
+        self.with_side(id, family, now, |side| orders = side.wake(&role, &health, now));
+        if let Some(budget) = budget {
+            self.pay(id, budget, orders.iter().map(|o| cost(kinds[o.target], family)).sum(), now);
+        }
+        self.asks.extend(orders.into_iter().map(|Order { target, sequence, listen }| {
+            Ask::Probe(Probe {
+                wan: id,
+                target: targets[target].clone(),
+                sequence,
+                device: device.clone(),
+                mark,
+                timeout: listen,
+            })
+        }));
+    }
+
+    fn pay(&mut self, id: WanId, budget: u64, cost: f64, now: Moment) {
+        let full = Purse { bytes: budget_f64(budget) * SAVED, at: now };
+        let purse = self.watch.purses.entry(id).or_insert(full);
+        purse.fill(budget, now);
+        purse.pay(cost, budget);
+    }
+
+    pub(super) fn take_result(&mut self, result: &ProbeResult, now: Moment) {
+        let Some(health) = self.wan(result.wan).map(|wan| wan.health.clone()) else { return };
+        let fate = match &result.outcome {
+            Ok(round_trip) => Fate::Answered(*round_trip),
+            Err(_) => Fate::Silent,
+        };
+        self.with_side(result.wan, result.target.family(), now, |side| {
+            side.answer(result.sequence, &fate, &health, now);
+        });
+    }
+
+    pub(super) fn take_traffic(
+        &mut self,
+        traffic: BTreeMap<(WanId, Family), Traffic>,
+        now: Moment,
+    ) {
+        if traffic != self.watch.traffic {
+            self.watch.busy_until = now + BUSY;
+        }
+        for ((id, family), total) in &traffic {
+            let Some(health) = self.wan(*id).map(|wan| wan.health.clone()) else { continue };
+            self.with_side(*id, *family, now, |side| side.count_traffic(*total, &health, now));
+        }
+        self.watch.traffic = traffic;
+    }
+
+    fn next_count_of_traffic(&self) -> Moment {
+        let both = |sides: &crate::names::PerFamily<Side>| {
+            Family::BOTH.into_iter().any(|family| sides.get(family).wants_traffic())
+        };
+        let pace = if self.sides.values().any(both) {
+            PACE_DOUBT
+        } else if self.watch.counted < self.watch.busy_until {
+            PACE_BUSY
+        } else {
+            PACE_IDLE
+        };
+        self.watch.counted + pace
+    }
+
+    pub(super) fn ask_for_traffic(&mut self, now: Moment) {
+        if !self.leaving && now >= self.next_count_of_traffic() {
+            self.watch.counted = now;
+            self.asks.push_back(Ask::CountTraffic);
+        }
+    }
+
+    /// A metered WAN that was asked rarely is about to serve: whether it works is found out at
+    /// once, beside the switch.
+    pub(super) fn prove_newcomers(&mut self, choice: &Choice, now: Moment) {
+        for family in Family::BOTH {
+            let before = &self.choice.get(family).serving;
+            let newcomers: Vec<WanId> = choice.get(family).serving.keys().copied().collect();
+            let newcomers: Vec<WanId> =
+                newcomers.into_iter().filter(|id| !before.contains_key(id)).collect();
+            for id in newcomers {
+                let Some(wan) = self.wan(id).filter(|wan| wan.metered) else { continue };
+                let health = wan.health.clone();
+                self.with_side(id, family, now, |side| side.prove(&health, now));
+            }
+        }
+    }
+
+    /// Changes a side; a change of its state makes decisions stale and is told.
+    pub(super) fn with_side(
+        &mut self,
+        id: WanId,
+        family: Family,
+        now: Moment,
+        change: impl FnOnce(&mut Side),
+    ) {
+        let Some(side) = self.sides.get_mut(&id).map(|sides| sides.get_mut(family)) else { return };
+        let old = side.state();
+        change(side);
+        let (new, reason) = (side.state(), side.reason().to_owned());
+        if old != new {
+            self.stale = true;
+            let states: (&str, &str, &str) = (&old.to_string(), &new.to_string(), &reason);
+            self.tell(now, "state", Some(id), Some(family), states);
+        }
+    }
+}

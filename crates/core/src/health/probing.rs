@@ -1,0 +1,381 @@
+//! Whom a side asks and when: heartbeats, bursts, and samples while losses are in doubt; and what
+//! their silence means.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::passive::RECENT;
+use super::rtt::Rtt;
+use super::{Fate, Order, Role, Side};
+use crate::api::State;
+use crate::config::{Health, Kind};
+use crate::time::Moment;
+
+/// Rounds in a burst: three lost answers in a row from every target at 30 % loss and three
+/// targets are a matter of 1 in 50,000.
+const BURST_ROUNDS: u32 = 3;
+/// Between rounds: long enough for a queue to move, short enough to be done in 100 ms.
+const BURST_GAP: Duration = Duration::from_millis(50);
+/// Bursts in a row that nobody answers while traffic still comes back: then the probes, or the
+/// services that they ask for, are what is broken.
+const BURSTS_MUTE: u32 = 3;
+/// How long after its deadline an answer is still listened for: it clears a suspicion.
+const LATE: Duration = Duration::from_secs(2);
+/// A probe unanswered for so long is lost and not late, whatever the deadline.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+/// Between rounds of samples: fast enough to tell 30 % loss from 5 % within some two seconds.
+const SAMPLE_GAP: Duration = Duration::from_millis(100);
+/// The heartbeat of a metered WAN that serves nothing, up or down.
+const STANDBY_METERED: Duration = Duration::from_secs(30);
+/// Heartbeats of a metered WAN that traffic may stand in for, in a row: new connections may fail
+/// where old ones go on.
+const SKIPPED_MAX: u32 = 10;
+
+/// A probe on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Waiting {
+    target: usize,
+    sent: Moment,
+    deadline: Moment,
+    patience: Patience,
+}
+
+/// How far a probe's time is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Patience {
+    InTime,
+    Late,
+    Lost,
+}
+
+impl Waiting {
+    fn lost_at(&self) -> Moment {
+        self.deadline.max(self.sent + LOST_AFTER)
+    }
+
+    fn next(&self) -> Moment {
+        match self.patience {
+            Patience::InTime => self.deadline,
+            Patience::Late => self.lost_at(),
+            Patience::Lost => self.deadline + LATE,
+        }
+    }
+}
+
+/// Everybody is being asked.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Burst {
+    pub(super) begun: Moment,
+    rounds_left: u32,
+    next_round: Moment,
+    /// When the last probe's time is over.
+    verdict: Moment,
+    answered: BTreeSet<usize>,
+    /// Traffic has come back meanwhile.
+    pub(super) traffic: bool,
+    /// Bursts before this one that only traffic has answered.
+    repeats: u32,
+}
+
+impl Side {
+    /// Takes in the fate of a probe; that of an unknown or old number is nobody's.
+    pub fn answer(&mut self, sequence: u64, fate: &Fate, settings: &Health, now: Moment) {
+        if self.obstacle.is_some() {
+            return;
+        }
+        let Some(waiting) = self.waiting.remove(&sequence) else { return };
+        let target = waiting.target;
+        let tells = !self.targets.is_deaf(target);
+        match fate {
+            Fate::Answered(round_trip) => {
+                if tells && waiting.patience != Patience::Lost {
+                    self.loss.answered(settings.max_loss_percent);
+                }
+                if let Some(kind) = self.targets.kind_of(target) {
+                    self.rtts.entry(kind).or_default().measure(*round_trip);
+                }
+                self.targets.hear(target);
+                self.heard_from(target, settings, now);
+            }
+            Fate::Portal(what) => {
+                self.targets.intercept(target, what);
+                self.heard_from(target, settings, now);
+            }
+            Fate::Silent => {
+                if tells && waiting.patience != Patience::Lost {
+                    self.loss.lost(waiting.sent, settings.max_loss_percent);
+                }
+                if waiting.patience == Patience::InTime {
+                    self.miss(target, settings, now);
+                }
+            }
+        }
+        self.judge(settings, now);
+    }
+
+    /// Does what is due: judges probes whose time is over, ends bursts, and returns the probes to
+    /// send.
+    pub fn wake(&mut self, role: &Role<'_>, settings: &Health, now: Moment) -> Vec<Order> {
+        if self.obstacle.is_some() {
+            return Vec::new();
+        }
+        self.targets.become_(role.kinds);
+        if role.kinds.is_empty() {
+            (self.burst, self.mute) = (None, false);
+            self.waiting.clear();
+            self.believe_facts(settings, now);
+            return Vec::new();
+        }
+        self.expire(settings, now);
+        if self.mute && !self.passive.comes_back(RECENT, now) {
+            self.fall("probes go unanswered, and no traffic comes back".to_owned(), settings, now);
+        }
+        if self.hurries(role, settings, now) {
+            self.next_beat = now;
+        }
+        let mut orders = Vec::new();
+        if self.burst.is_none() && now >= self.next_beat(role) {
+            self.beat(role, settings, now, &mut orders);
+        }
+        self.go_on_with_burst(settings, now, &mut orders);
+        if self.burst.is_none() && self.samples(role) && now >= self.next_sample {
+            self.sample(role, settings, now, &mut orders);
+        }
+        self.judge(settings, now);
+        orders
+    }
+
+    /// Whether it was left alone on standby and serves now: then it is asked at once.
+    pub fn hurries(&self, role: &Role<'_>, settings: &Health, now: Moment) -> bool {
+        self.next_beat > now + self.cadence(role, settings)
+    }
+
+    /// When [`Side::wake`] has something to do next.
+    pub fn deadline(&self, role: &Role<'_>, settings: &Health) -> Option<Moment> {
+        if self.obstacle.is_some() {
+            return None;
+        }
+        if role.kinds.is_empty() {
+            return (self.state == State::Recovering).then(|| self.since + self.hold(settings));
+        }
+        let waiting = self.waiting.values().map(Waiting::next).min();
+        let burst = self
+            .burst
+            .as_ref()
+            .map(|b| if b.rounds_left > 0 { b.next_round } else { b.verdict });
+        let quiet = self.burst.is_none();
+        let beat = quiet.then(|| self.next_beat(role));
+        let sample = (quiet && self.samples(role)).then_some(self.next_sample);
+        let clear = self.clear_since.map(|since| since + self.hold(settings));
+        let silent = self.mute.then(|| self.passive.back.unwrap_or(self.since) + RECENT);
+        let slow = self.slow_since.map(|since| since + super::SLOW_FOR);
+        let slow = slow.filter(|_| matches!(self.state, State::Up | State::Suspect));
+        [waiting, burst, beat, sample, clear, silent, slow].into_iter().flatten().min()
+    }
+
+    fn rests(&self, role: &Role<'_>) -> bool {
+        // A WAN on its way back is watched closely even when it is metered.
+        let settled =
+            matches!(self.state, State::Up | State::Down | State::Impaired | State::Portal);
+        role.metered && !role.serving && settled
+    }
+
+    fn next_beat(&self, role: &Role<'_>) -> Moment {
+        if self.rests(role) { self.next_beat.max(role.rest_until) } else { self.next_beat }
+    }
+
+    /// Each kind of target is asked once in an interval; where data costs money, only one.
+    fn cadence(&self, role: &Role<'_>, settings: &Health) -> Duration {
+        if self.rests(role) {
+            settings.interval.max(STANDBY_METERED)
+        } else if role.metered {
+            settings.interval
+        } else {
+            let kinds = u32::try_from(self.targets.kinds().len()).unwrap_or(1);
+            settings.interval / kinds.max(1)
+        }
+    }
+
+    fn beat(
+        &mut self,
+        role: &Role<'_>,
+        settings: &Health,
+        now: Moment,
+        orders: &mut Vec<Order>,
+    ) {
+        if self.state == State::Unknown {
+            self.start_burst(settings, now);
+            return;
+        }
+        let cadence = self.cadence(role, settings);
+        self.next_beat = now + cadence;
+        let stands_in = self.state == State::Up && self.passive.comes_back(cadence, now);
+        if role.metered && stands_in && self.skipped < SKIPPED_MAX {
+            self.skipped += 1;
+            return;
+        }
+        self.skipped = 0;
+        if let Some(target) = self.targets.next() {
+            self.send(target, settings, now, orders);
+        }
+    }
+
+    /// Whether losses are in doubt and more probes would settle that.
+    fn samples(&self, role: &Role<'_>) -> bool {
+        let answers = matches!(self.state, State::Up | State::Recovering | State::Impaired);
+        answers && self.loss.doubtful() && !self.rests(role) && !self.targets.all_deaf()
+    }
+
+    fn sample(
+        &mut self,
+        role: &Role<'_>,
+        settings: &Health,
+        now: Moment,
+        orders: &mut Vec<Order>,
+    ) {
+        let telling = self.targets.telling();
+        let count = if role.metered { 1 } else { telling.len() };
+        let first = usize::try_from(self.next_sequence).unwrap_or_default() % telling.len().max(1);
+        for target in telling.iter().cycle().skip(first).take(count) {
+            self.send(*target, settings, now, orders);
+        }
+        self.next_sample = now + SAMPLE_GAP;
+    }
+
+    fn send(&mut self, target: usize, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
+        let span = self.span(target, settings);
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        let waiting =
+            Waiting { target, sent: now, deadline: now + span, patience: Patience::InTime };
+        self.waiting.insert(sequence, waiting);
+        orders.push(Order { target, sequence, listen: span + LATE });
+    }
+
+    /// How long an answer of a target may take.
+    fn span(&self, target: usize, settings: &Health) -> Duration {
+        let usual = |kind: Kind| self.rtts.get(&kind).map(Rtt::deadline);
+        let measured = || self.targets.kind_of(target).and_then(usual);
+        settings
+            .timeout
+            .unwrap_or_else(|| measured().unwrap_or_else(|| Rtt::default().deadline()))
+    }
+
+    /// How long the fastest kind of answer usually takes, with all its spread.
+    pub(super) fn usual_round_trip(&self) -> Duration {
+        let spread = |rtt: &Rtt| Some(rtt.smoothed()? + rtt.deviation()? * 4);
+        let fastest = self.rtts.values().filter_map(spread).min();
+        fastest.unwrap_or_else(|| Rtt::default().deadline())
+    }
+
+    /// Marks probes whose time is over, and forgets those beyond hope.
+    fn expire(&mut self, settings: &Health, now: Moment) {
+        let mut missed = Vec::new();
+        for waiting in self.waiting.values_mut() {
+            if waiting.patience == Patience::InTime && now >= waiting.deadline {
+                waiting.patience = Patience::Late;
+                missed.push(waiting.target);
+            }
+            if waiting.patience == Patience::Late && now >= waiting.lost_at() {
+                waiting.patience = Patience::Lost;
+                if !self.targets.is_deaf(waiting.target) {
+                    self.loss.lost(waiting.sent, settings.max_loss_percent);
+                }
+            }
+        }
+        self.waiting.retain(|_, w| w.patience != Patience::Lost || now < w.deadline + LATE);
+        for target in missed {
+            self.miss(target, settings, now);
+        }
+    }
+
+    fn miss(&mut self, target: usize, settings: &Health, now: Moment) {
+        if self.burst.is_some() || self.targets.is_deaf(target) {
+            return;
+        }
+        match self.state {
+            State::Up => {
+                self.enter(State::Suspect, "a probe went unanswered".to_owned(), now);
+                self.start_burst(settings, now);
+            }
+            State::Recovering | State::Impaired | State::Portal => {
+                self.start_burst(settings, now);
+            }
+            State::Unknown | State::Suspect | State::Down => {}
+        }
+    }
+
+    fn heard_from(&mut self, target: usize, settings: &Health, now: Moment) {
+        self.mute = false;
+        if let Some(burst) = &mut self.burst {
+            burst.answered.insert(target);
+        }
+        self.alive(settings, now);
+    }
+
+    pub(super) fn start_burst(&mut self, settings: &Health, now: Moment) {
+        if self.burst.is_some() {
+            return;
+        }
+        self.burst = Some(Burst {
+            begun: now,
+            rounds_left: BURST_ROUNDS,
+            next_round: now,
+            verdict: now + settings.timeout.unwrap_or(LOST_AFTER),
+            answered: BTreeSet::new(),
+            traffic: false,
+            repeats: 0,
+        });
+    }
+
+    fn go_on_with_burst(&mut self, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
+        let Some(mut burst) = self.burst.take() else { return };
+        if burst.rounds_left > 0 && now >= burst.next_round {
+            let silent: Vec<usize> =
+                (0..self.targets.count()).filter(|at| !burst.answered.contains(at)).collect();
+            let longest = silent.iter().map(|target| self.span(*target, settings)).max();
+            for target in silent {
+                self.send(target, settings, now, orders);
+            }
+            burst.rounds_left -= 1;
+            burst.next_round = now + BURST_GAP;
+            burst.verdict = now + longest.unwrap_or_default();
+        }
+        let all = burst.answered.len() == self.targets.count();
+        if all || (burst.rounds_left == 0 && now >= burst.verdict) {
+            self.conclude(burst, settings, now, orders);
+        } else {
+            self.burst = Some(burst);
+        }
+    }
+
+    fn conclude(
+        &mut self,
+        burst: Burst,
+        settings: &Health,
+        now: Moment,
+        orders: &mut Vec<Order>,
+    ) {
+        let count = self.targets.count();
+        if !burst.answered.is_empty() {
+            for target in (0..count).filter(|at| !burst.answered.contains(at)) {
+                self.targets.set_deaf(target);
+            }
+            self.next_beat = now + settings.interval / 3;
+        } else if burst.traffic && burst.repeats + 1 < BURSTS_MUTE {
+            self.start_burst(settings, now);
+            if let Some(next) = &mut self.burst {
+                next.repeats = burst.repeats + 1;
+            }
+            self.go_on_with_burst(settings, now, orders);
+        } else if burst.traffic {
+            self.mute = true;
+            self.next_beat = now + settings.interval;
+        } else {
+            let asked = u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(BURST_ROUNDS);
+            self.fall(format!("{asked} probes in a row went unanswered"), settings, now);
+        }
+    }
+}
