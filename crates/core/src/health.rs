@@ -345,8 +345,8 @@ impl Side {
         let over = |limit: Option<Duration>, value: Option<Duration>| {
             limit.zip(value).is_some_and(|(limit, value)| value > limit)
         };
-        let slow = over(settings.max_latency, self.rtt())
-            || over(settings.max_jitter, self.jitter());
+        let slow =
+            over(settings.max_latency, self.rtt()) || over(settings.max_jitter, self.jitter());
         self.slow_since = slow.then(|| self.slow_since.unwrap_or(now));
         let fault = self.fault(settings, now);
         match (self.state, fault) {
@@ -376,8 +376,7 @@ impl Side {
     fn enter(&mut self, state: State, reason: String, now: Moment) {
         let was = self.state;
         if state == State::Up && was != State::Suspect {
-            self.came_back =
-                matches!(was, State::Recovering | State::Impaired | State::Portal);
+            self.came_back = matches!(was, State::Recovering | State::Impaired | State::Portal);
             self.up_since = now;
         }
         self.been_up |= matches!(state, State::Up | State::Impaired | State::Portal);

@@ -6,6 +6,7 @@ mod diff;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -113,8 +114,13 @@ pub enum Ask {
 pub struct Probe {
     /// The WAN.
     pub wan: WanId,
-    /// Who is asked; tells the family.
+    /// The family over which it is asked.
+    pub family: Family,
+    /// Who is asked; serves the family.
     pub target: Target,
+    /// Who resolves the name of an HTTP target, in the order in which they are asked: the
+    /// servers of the side's own DNS targets. Empty: those of the system's `/etc/resolv.conf`.
+    pub resolvers: Vec<SocketAddr>,
     /// Counts up per WAN and family, so that an answer can be told from an older one.
     pub sequence: u64,
     /// The interface to bind to.
@@ -130,12 +136,32 @@ pub struct Probe {
 pub struct ProbeResult {
     /// The WAN.
     pub wan: WanId,
+    /// The family over which it was asked.
+    pub family: Family,
     /// Who was asked.
     pub target: Target,
     /// The probe's number.
     pub sequence: u64,
     /// The round trip, or why there was none.
-    pub outcome: Result<Duration, String>,
+    pub outcome: Result<Duration, Failure>,
+}
+
+/// Why a probe has no good answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// No answer, or a refusal; the text says why.
+    Silent(String),
+    /// Somebody else answered, as captive portals do: a redirect or a foreign page; the text
+    /// says what came.
+    Portal(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Silent(why) | Failure::Portal(why) => f.write_str(why),
+        }
+    }
 }
 
 /// What `step` does to the kernel: the model that the simulation, the laws and the contract tests

@@ -115,6 +115,7 @@ cases![
     open_quotes,
     other_line_ends,
     out_of_range,
+    page_targets,
     prose,
     reserved_tables,
     sections_as_values,

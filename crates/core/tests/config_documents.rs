@@ -165,7 +165,7 @@ fn the_reference_and_the_schema_name_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 2 + 10 + 4 + 5);
+    assert_eq!(count, 2 + 12 + 7 + 5);
     for (code, _) in config::CODES {
         assert!(reference.contains(&format!("| `{code}` |")), "{code}");
     }

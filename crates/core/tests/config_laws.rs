@@ -3,7 +3,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anywan_core::config::{self, Gateway, MAX_BYTES, MAX_FAULTS, Nat, Target};
+use anywan_core::config::{
+    self, Expect, Gateway, Host, HttpTarget, MAX_BYTES, MAX_FAULTS, Nat, Target,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -178,11 +180,22 @@ struct SaidWan {
 }
 
 impl SaidWan {
-    /// A target for each port; port 0 stands for an echo.
+    /// A target for each port; port 0 stands for an echo, those divisible by four for a question,
+    /// odd ones for a page.
     fn targets(&self) -> Vec<Target> {
         let address = |n: usize| IpAddr::V4(Ipv4Addr::new(9, 9, 9, n as u8));
+        let host = |n: usize| Host::Name(format!("n{n}.example"));
         let target = |(n, port): (usize, &u16)| match *port {
             0 => Target::Icmp(address(n)),
+            port if port % 4 == 0 => {
+                Target::Dns { server: address(n), port, name: format!("n{n}.example") }
+            }
+            port if port % 2 == 1 => Target::Http(HttpTarget {
+                host: if port % 3 == 0 { Host::Address(address(n)) } else { host(n) },
+                port,
+                path: format!("/{n}?x={port}"),
+                expect: Expect { status: 204, body: None },
+            }),
             port => Target::Tcp(address(n), port),
         };
         self.ports.iter().enumerate().map(target).collect()

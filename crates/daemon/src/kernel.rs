@@ -5,29 +5,36 @@
 //! Calls block, for microseconds: the kernel does the work inside the call. One thread owns it.
 //! Two sockets are kept open for ever: requests to rtnetlink, and to netfilter (closing one that
 //! has committed an nftables transaction costs 16 ms). A third, for reading routes, may be
-//! replaced at any time, as stopping early in a dump means closing its socket. [`Monitor`] has
-//! sockets of its own.
+//! replaced at any time, as stopping early in a dump means closing its socket. Raw sockets that
+//! wake clients are opened when first needed. [`Monitor`] and [`Destroyed`] have sockets of their
+//! own.
 
 mod conntrack;
 mod error;
 mod links;
 mod monitor;
 mod nft;
+#[doc(hidden)]
+pub mod parsers;
 mod remember;
 mod routes;
 mod rules;
 mod socket;
 mod sysctl;
+mod wake;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anywan_core::names::{Family, IfIndex, Mac, Mark, RulePriority};
-use anywan_core::observed::{Address, Link, Neighbour, Nft, Observed, Route, Rule};
+use anywan_core::names::{Family, IfIndex, Mac, Mark, RulePriority, WanId};
+use anywan_core::observed::{
+    Address, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
+};
 use anywan_core::steps::Step;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 
+pub use conntrack::{Destroyed, Gone};
 pub use error::{KernelError, Refused};
 pub use monitor::{Hints, Monitor};
 use remember::Memory;
@@ -41,6 +48,7 @@ pub struct Kernel {
     netfilter: Conn,
     memory: Memory,
     table: nft::Table,
+    waker: wake::Waker,
 }
 
 impl Kernel {
@@ -59,6 +67,7 @@ impl Kernel {
             netfilter: open("nfnetlink", NETLINK_NETFILTER)?,
             memory: Memory::open(state_dir),
             table: nft::Table::default(),
+            waker: wake::Waker::default(),
         };
         match nft::generation(&mut kernel.netfilter) {
             Ok(_) => Ok(kernel),
@@ -179,5 +188,42 @@ impl Kernel {
         ask: Mark,
     ) -> Result<u64, KernelError> {
         conntrack::delete_untranslated(&mut self.netfilter, &mut self.route, family, marks, ask)
+    }
+
+    /// The TCP flows of one family whose mark is `mark` under `mask` and that a client may be
+    /// waiting on: established, or closed by one end only. At most 65,536 of them; the rest comes
+    /// into view when these have been told.
+    ///
+    /// A flow that our table has reset leaves this list by itself: the kernel closes its entry
+    /// (seen on Debian's 6.1 and on 6.18).
+    pub fn established(
+        &mut self,
+        family: Family,
+        mark: u32,
+        mask: u32,
+    ) -> Result<Vec<TcpFlow>, KernelError> {
+        conntrack::established(&mut self.netfilter, family, mark, mask)
+    }
+
+    /// Makes the clients of lost or gone flows send something, so that our table can answer it
+    /// with a reset. `ask` is the mark under which the routing leads to LANs only.
+    ///
+    /// Says how many flows, from the first on, were dealt with: at most 64 and for about 3 ms, so
+    /// that neither the caller nor a queue on the way suffers. The caller goes on with the rest
+    /// about a millisecond later. 0 means that a queue is full.
+    pub fn wake(&mut self, flows: &[TcpFlow], ask: Mark) -> Result<usize, KernelError> {
+        self.waker.wake(flows, ask)
+    }
+
+    /// Has every packet of these flows but one that begins a flow anew answered with a reset, for
+    /// so many seconds (at least 1). For flows whose conntrack entry is gone. All in one
+    /// transaction, of at most 65,536 flows.
+    pub fn mark_gone(&mut self, flows: &[TcpFlow], seconds: u32) -> Result<(), KernelError> {
+        self.table.mark_gone(&mut self.netfilter, flows, seconds)
+    }
+
+    /// How many packets the flows of each WAN and family have sent and received.
+    pub fn traffic(&mut self) -> Result<BTreeMap<(WanId, Family), Traffic>, KernelError> {
+        nft::counters::read(&mut self.netfilter).map_err(|e| e.doing("read our counters"))
     }
 }

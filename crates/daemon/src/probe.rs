@@ -2,11 +2,14 @@
 //! [`ProbeResult`]. Concludes nothing about a WAN, repeats nothing, chooses no target.
 //!
 //! Echo probes go through a kept socket for each WAN and family, owned by one task, its *lane*
-//! (`probe/icmp.rs`); a TCP probe is a task of its own (`probe/tcp.rs`). A lane ends when it has
-//! not been used for long; all tasks end, having answered, after the [`Prober`] is dropped.
+//! (`probe/icmp.rs`); every other probe is a task of its own with a socket of its own
+//! (`probe/tcp.rs`, `probe/dns.rs`, `probe/http.rs`). A lane ends when it has not been used for
+//! long; all tasks end, having answered, after the [`Prober`] is dropped.
 
+pub mod dns;
+pub mod http;
 mod icmp;
-mod packet;
+pub mod packet;
 mod socket;
 mod tcp;
 mod words;
@@ -17,7 +20,7 @@ use std::time::Duration;
 
 use anywan_core::config::Target;
 use anywan_core::names::{Family, WanId};
-use anywan_core::steps::{Probe, ProbeResult};
+use anywan_core::steps::{Failure, Probe, ProbeResult};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -33,6 +36,8 @@ const LANE_QUEUE_MAX: usize = 64;
 pub struct Prober {
     lanes: BTreeMap<(WanId, Family), mpsc::Sender<Question>>,
     results: mpsc::Sender<ProbeResult>,
+    /// What names of HTTP targets were resolved to, shared by their tasks.
+    addresses: http::Addresses,
     /// In every echo; unknown outside, so that no answer can be forged from afar.
     cookie: u64,
 }
@@ -43,7 +48,15 @@ impl Prober {
         let (results, receiver) = mpsc::channel(UNDER_WAY_MAX);
         // std takes the keys of a RandomState from the system's source of randomness.
         let cookie = RandomState::new().hash_one(std::process::id());
-        (Prober { lanes: BTreeMap::new(), results, cookie }, receiver)
+        (
+            Prober {
+                lanes: BTreeMap::new(),
+                results,
+                addresses: http::Addresses::default(),
+                cookie,
+            },
+            receiver,
+        )
     }
 
     /// Sends a probe; never waits.
@@ -54,11 +67,11 @@ impl Prober {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn send(&mut self, probe: Probe) -> Result<(), ProbeResult> {
+    pub fn send(&mut self, probe: Probe) -> Result<(), Box<ProbeResult>> {
         // The place of the result is taken first, so that no result ever waits for its reader.
         let Ok(place) = self.results.clone().try_reserve_owned() else {
             let why = format!("not sent: {UNDER_WAY_MAX} probes are under way already");
-            return Err(result(probe, Err(why)));
+            return Err(Box::new(result(probe, Err(Failure::Silent(why)))));
         };
         let question = Question { probe, place };
         match question.probe.target {
@@ -66,24 +79,30 @@ impl Prober {
             Target::Tcp(address, port) => {
                 tokio::spawn(tcp::ask(question, (address, port).into()));
             }
+            Target::Dns { .. } => {
+                tokio::spawn(dns::ask(question));
+            }
+            Target::Http(_) => {
+                tokio::spawn(http::ask(question, self.addresses.clone()));
+            }
         }
         Ok(())
     }
 
     fn send_echo(&mut self, question: Question) {
-        let (wan, family) = (question.probe.wan, question.probe.target.family());
+        let (wan, family) = (question.probe.wan, question.probe.family);
         let (cookie, id) = (self.cookie, icmp::id(wan, self.cookie));
         let lane = self.lanes.entry((wan, family)).or_insert_with(|| open_lane(family, id, cookie));
         match lane.try_send(question) {
             Ok(()) => {}
             Err(TrySendError::Full(question)) => {
-                question.answer(Err("not sent: too many probes are waiting".to_owned()));
+                question.silent("not sent: too many probes are waiting");
             }
             Err(TrySendError::Closed(question)) => {
                 *lane = open_lane(family, id, cookie);
                 // A new lane has room, and its receiver lives at least until it has run once.
                 lane.try_send(question).unwrap_or_else(|refused| {
-                    refused.into_inner().answer(Err("not sent: no lane".to_owned()));
+                    refused.into_inner().silent("not sent: no lane");
                 });
             }
         }
@@ -105,16 +124,22 @@ struct Question {
 
 impl Question {
     /// Gives the one result.
-    fn answer(self, outcome: Result<Duration, String>) {
+    fn answer(self, outcome: Result<Duration, Failure>) {
         self.place.send(result(self.probe, outcome));
+    }
+
+    /// Gives the one result: no answer, and why.
+    fn silent(self, why: impl Into<String>) {
+        self.answer(Err(Failure::Silent(why.into())));
     }
 
     /// What to say when the time is over.
     fn unanswered(&self) -> String {
-        format!("no answer in {} ms", self.probe.timeout.as_millis())
+        words::unanswered(self.probe.timeout)
     }
 }
 
-fn result(probe: Probe, outcome: Result<Duration, String>) -> ProbeResult {
-    ProbeResult { wan: probe.wan, target: probe.target, sequence: probe.sequence, outcome }
+fn result(probe: Probe, outcome: Result<Duration, Failure>) -> ProbeResult {
+    let Probe { wan, family, target, sequence, .. } = probe;
+    ProbeResult { wan, family, target, sequence, outcome }
 }

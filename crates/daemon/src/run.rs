@@ -245,7 +245,7 @@ impl Daemon {
         match ask {
             Ask::Probe(probe) => {
                 if let Err(result) = self.prober.send(probe) {
-                    self.handle(Event::Probe(result));
+                    self.handle(Event::Probe(*result));
                 }
             }
             Ask::CountFlows { wan, mark: (mark, mask) } => {
@@ -258,7 +258,9 @@ impl Daemon {
             Ask::Untranslated { family, marks: (marks, mask), ask } => {
                 match self.kernel.delete_untranslated(family, (&marks, mask), ask) {
                     Ok(deleted) => self.handle(Event::Untranslated { deleted }),
-                    Err(error) => tracing::warn!(error = %chain(&error), "flows were not looked at"),
+                    Err(error) => {
+                        tracing::warn!(error = %chain(&error), "flows were not looked at")
+                    }
                 }
             }
             Ask::Evacuate { wan, family, mark: (mark, mask) } => {

@@ -3,6 +3,12 @@
 
 #[path = "probe/internet.rs"]
 mod internet;
+#[path = "probe/pages.rs"]
+mod pages;
+#[path = "probe/questions.rs"]
+mod questions;
+#[path = "probe/servers.rs"]
+mod servers;
 #[path = "probe/stranger.rs"]
 mod stranger;
 
@@ -10,8 +16,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use anywan_core::config::Target;
-use anywan_core::names::{Mark, WanId};
-use anywan_core::steps::{Probe, ProbeResult};
+use anywan_core::names::{Family, Mark, WanId};
+use anywan_core::steps::{Failure, Probe, ProbeResult};
 use anywan_daemon::probe::{Prober, UNDER_WAY_MAX};
 use tokio::sync::mpsc::Receiver;
 
@@ -28,14 +34,27 @@ struct Asker {
     prober: Prober,
     results: Receiver<ProbeResult>,
     sequence: u64,
+    /// For targets that serve both families.
+    family: Family,
+    resolvers: Vec<SocketAddr>,
 }
 
 impl Asker {
+    fn family_for(&self, target: &Target) -> Family {
+        match self.family {
+            Family::Ipv4 if !target.serves(Family::Ipv4) => Family::Ipv6,
+            Family::Ipv6 if !target.serves(Family::Ipv6) => Family::Ipv4,
+            family => family,
+        }
+    }
+
     fn send(&mut self, wan: u8, device: &str, target: Target, timeout_ms: u64) {
         self.sequence += 1;
         let probe = Probe {
             wan: WanId(wan),
+            family: self.family_for(&target),
             target,
+            resolvers: self.resolvers.clone(),
             sequence: self.sequence,
             device: device.to_owned(),
             mark: Mark(MARK * u32::from(wan)),
@@ -50,10 +69,11 @@ impl Asker {
     }
 
     /// Asks through WAN `wan` on the interface `w<wan>`.
-    async fn ask(&mut self, wan: u8, target: Target, timeout_ms: u64) -> Result<Duration, String> {
+    async fn ask(&mut self, wan: u8, target: Target, timeout_ms: u64) -> Result<Duration, Failure> {
         self.send(wan, &format!("w{wan}"), target.clone(), timeout_ms);
         let result = self.receive().await;
         assert_eq!((result.wan, result.sequence), (WanId(wan), self.sequence));
+        assert_eq!(result.family, self.family_for(&target));
         assert_eq!(result.target, target);
         result.outcome
     }
@@ -82,7 +102,8 @@ impl Asker {
     }
 
     async fn must_fail(&mut self, wan: u8, target: Target, why: &str) {
-        assert_eq!(self.ask(wan, target.clone(), 100).await, Err(why.to_owned()), "{target}");
+        let silent = Failure::Silent(why.to_owned());
+        assert_eq!(self.ask(wan, target.clone(), 100).await, Err(silent), "{target}");
     }
 }
 
@@ -92,7 +113,8 @@ fn on_the_router(internet: &Internet, work: impl AsyncFnOnce(Asker) + Send) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.expect("a runtime").block_on(async {
             let (prober, results) = Prober::new();
-            work(Asker { prober, results, sequence: 0 }).await;
+            let (family, resolvers) = (Family::Ipv4, Vec::new());
+            work(Asker { prober, results, sequence: 0, family, resolvers }).await;
         });
     });
 }
@@ -155,7 +177,8 @@ fn a_handshake_and_a_refusal_are_answers_and_a_host_said_to_be_unreachable_is_no
             asker.must_answer(1, Target::Tcp(host, 79)).await;
             // The kernel may take only the second one seriously: that to the SYN's repetition.
             let unreachable = asker.ask(1, Target::Tcp(host, 81), 5_000).await;
-            assert_eq!(unreachable, Err("host is unreachable".to_owned()));
+            let why = Failure::Silent("host is unreachable".to_owned());
+            assert_eq!(unreachable, Err(why));
         });
         let (connection, _) = listener.accept().expect("the handshake's connection");
         let reset = std::io::Read::read(&mut &connection, &mut [0]).map_err(|error| error.kind());
@@ -183,7 +206,7 @@ fn an_interface_that_goes_is_said_to_be_gone_and_works_when_it_is_back() {
         internet.router.ip("link set w1 down");
         for host in hosts() {
             let why = asker.ask(1, Target::Icmp(host), 100).await.expect_err("it is down");
-            assert!(!why.contains("os error"), "{why}");
+            assert!(!why.to_string().contains("os error"), "{why}");
         }
     });
 }
@@ -340,7 +363,9 @@ fn every_probe_has_one_result_even_when_nobody_reads_them_in_time() {
         asker.send(1, "w1", Target::Icmp(host), 5_000);
         let refused = asker.prober.send(Probe {
             wan: WanId(1),
+            family: Family::Ipv4,
             target: Target::Icmp(host),
+            resolvers: Vec::new(),
             sequence: 9_999,
             device: "w1".to_owned(),
             mark: Mark(MARK),
@@ -348,7 +373,9 @@ fn every_probe_has_one_result_even_when_nobody_reads_them_in_time() {
         });
         let refused = refused.expect_err("too many");
         assert_eq!(refused.sequence, 9_999);
-        assert!(refused.outcome.is_err_and(|why| why.contains("2048 probes are under way")));
+        assert!(
+            refused.outcome.is_err_and(|why| why.to_string().contains("2048 probes are under way"))
+        );
         let mut sequences = Vec::new();
         for _ in 0..UNDER_WAY_MAX {
             sequences.push(asker.receive().await.sequence);

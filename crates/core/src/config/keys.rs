@@ -316,13 +316,22 @@ const HEALTH: &[Key] = &[
         name: "targets",
         kind: Kind::Targets,
         default: Some(
-            "[\"1.1.1.1\", \"8.8.8.8\", \"9.9.9.9\", \"2606:4700:4700::1111\", \
-             \"2001:4860:4860::8888\", \"2620:fe::9\"]",
+            "[\"1.1.1.1\", \"tcp://9.9.9.9:443\", \"dns://8.8.4.4/dns.google\", \
+             \"8.8.8.8\", \"tcp://1.0.0.1:443\", \"dns://149.112.112.112/dns.quad9.net\", \
+             \"2606:4700:4700::1111\", \"tcp://[2620:fe::9]:443\", \
+             \"dns://[2001:4860:4860::8844]/dns.google\", \"2001:4860:4860::8888\", \
+             \"tcp://[2606:4700:4700::1001]:443\", \"dns://[2620:fe::fe]/dns.quad9.net\"]",
         ),
         doc: "Who is asked whether the WAN works. `\"1.1.1.1\"` or `\"icmp://1.1.1.1\"` is an \
               echo (ping), `\"tcp://9.9.9.9:443\"` or `\"tcp://[2620:fe::9]:443\"` a TCP \
-              handshake. Probes rotate over the targets, so no single one decides. A family of \
-              which no target is listed is judged by link, address and gateway alone.",
+              handshake, `\"dns://8.8.8.8/example.com\"` a DNS question (that there is no such \
+              name is an answer too), `\"http://connectivity.example/204\"` a page that must come \
+              with status 204. `{ url = \"http://…\", status = 200, body = \"Success\" }` asks \
+              for another status, and for a text in the first 4 KiB. A host's name is resolved \
+              through the WAN, by the servers of its `dns://` targets, or else those of \
+              `/etc/resolv.conf`; it serves both families. Probes rotate over the targets, so no \
+              single one decides. A family of which no target is listed is judged by link, \
+              address and gateway alone.",
         aliases: &["target", "hosts", "ping", "track_ip", "probes"],
     },
     Key {

@@ -1,12 +1,16 @@
 //! The configuration as the rest of the core sees it: plain values, valid by construction. Made
 //! only by the parser beside it; says nothing about text.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod target;
+
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Family, MarkField, RulePriority, TableId, Weight};
+
+pub use target::{Expect, Host, HttpTarget, Kind, Target};
 
 /// A whole configuration file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,66 +124,6 @@ pub struct Health {
     pub max_latency: Option<Duration>,
     /// Deviation of round trips that makes it impaired; `None`: no limit.
     pub max_jitter: Option<Duration>,
-}
-
-/// One probe target.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Target {
-    /// ICMP or ICMPv6 echo.
-    Icmp(IpAddr),
-    /// A TCP handshake; a refusal is an answer too.
-    Tcp(IpAddr, u16),
-}
-
-/// How a target is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Kind {
-    /// ICMP or ICMPv6 echo.
-    Icmp,
-    /// A TCP handshake.
-    Tcp,
-    /// A DNS query.
-    Dns,
-    /// An HTTP request.
-    Http,
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Kind::Icmp => "icmp",
-            Kind::Tcp => "tcp",
-            Kind::Dns => "dns",
-            Kind::Http => "http",
-        })
-    }
-}
-
-impl Target {
-    /// How it is asked.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Target::Icmp(_) => Kind::Icmp,
-            Target::Tcp(..) => Kind::Tcp,
-        }
-    }
-
-    /// The family of the target's address.
-    pub fn family(&self) -> Family {
-        match self {
-            Target::Icmp(address) | Target::Tcp(address, _) => Family::of(*address),
-        }
-    }
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Target::Icmp(address) => write!(f, "{address}"),
-            Target::Tcp(IpAddr::V4(address), port) => write!(f, "tcp://{address}:{port}"),
-            Target::Tcp(IpAddr::V6(address), port) => write!(f, "tcp://[{address}]:{port}"),
-        }
-    }
 }
 
 /// Settings of the router as a whole.

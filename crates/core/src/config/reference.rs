@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::{bytes, duration};
 use super::fault::CODES;
 use super::keys::{Key, Kind, LATER, MAX_TARGETS, SECTIONS, Section, Word};
+use super::{bytes, duration};
 use crate::names::Family;
 
 const HEAD: &str = "\
@@ -137,7 +137,6 @@ fn later(out: &mut String) {
         };
         let _ = writeln!(out, "- `{path}`");
     }
-    out.push_str("- targets `dns://…` and `http://…`\n");
 }
 
 fn codes(out: &mut String) {

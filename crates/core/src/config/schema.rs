@@ -73,7 +73,7 @@ fn property(key: &Key) -> Value {
             "type": "array",
             "maxItems": MAX_TARGETS,
             "uniqueItems": true,
-            "items": {"type": "string", "pattern": "^((icmp|tcp)://)?[0-9a-fA-F.:\\[\\]]+$"},
+            "items": target(),
         }),
         Kind::Mask => json!({
             "anyOf": [
@@ -89,6 +89,22 @@ fn property(key: &Key) -> Value {
         }
     }
     property
+}
+
+fn target() -> Value {
+    const STRING: &str = "^(((icmp|tcp)://)?[0-9a-fA-F.:\\[\\]]+|dns://[0-9a-fA-F.:\\[\\]]+/[^/]+\
+                          |http://[^/?#@]+[^#]*)$";
+    let page = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["url"],
+        "properties": {
+            "url": {"type": "string", "pattern": "^http://[^/?#@]+[^#]*$"},
+            "status": {"type": "integer", "minimum": 200, "maximum": 599, "default": 204},
+            "body": {"type": "string", "minLength": 1, "maxLength": 1024},
+        },
+    });
+    json!({"anyOf": [{"type": "string", "pattern": STRING}, page]})
 }
 
 const TIME: &str = "^[0-9]+(ms|s|m|h)$";

@@ -81,7 +81,7 @@ fn devices(
         ways_out(id, family, facts, device, put);
     }
     if facts.shared {
-        put("stray", key, format!("stray{id}"));
+        put("stray", key, format!("uncounted{id}"));
     } else {
         put("clamp", key, format!("clamp{id}"));
     }

@@ -8,7 +8,7 @@ use super::*;
 use crate::config::{AllDown, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target};
 use crate::names::{MarkField, RulePriority, TableId, Weight};
 use crate::observed::{Hop, Structure};
-use crate::steps::expect;
+use crate::steps::{Failure, expect};
 
 /// A router with a LAN on eth0 and WANs on wan1, wan2, ...; probes are answered by the WANs in
 /// `alive`.
@@ -178,10 +178,11 @@ impl World {
                 let (after, outcome) = if self.alive.contains(&probe.wan) {
                     (Duration::from_millis(20), Ok(Duration::from_millis(20)))
                 } else {
-                    (probe.timeout, Err("no answer".to_owned()))
+                    (probe.timeout, Err(Failure::Silent("no answer".to_owned())))
                 };
                 let result = ProbeResult {
                     wan: probe.wan,
+                    family: probe.family,
                     target: probe.target,
                     sequence: probe.sequence,
                     outcome,
@@ -435,7 +436,7 @@ fn a_wan_taken_out_of_the_file_keeps_its_flows_until_the_last_is_over() {
 #[test]
 fn a_family_without_targets_is_judged_by_its_link() {
     let mut config = config(vec![wan(1, 1, 1)]);
-    config.wans[0].health.targets.retain(|t| t.family() == Family::Ipv4);
+    config.wans[0].health.targets.retain(|t| t.serves(Family::Ipv4));
     let mut world = World::new(config, 1);
     world.alive.clear();
     world.seconds(5);

@@ -10,7 +10,7 @@ use crate::config::{Kind, Target, Wan};
 use crate::health::{Fate, Order, Role, Side};
 use crate::names::{Family, WanId};
 use crate::observed::Traffic;
-use crate::steps::{Ask, Probe, ProbeResult};
+use crate::steps::{Ask, Failure, Probe, ProbeResult};
 use crate::time::Moment;
 
 /// How often traffic is counted while a side is in doubt: the gap of a burst's rounds.
@@ -89,7 +89,7 @@ fn cost(kind: Kind, family: Family) -> f64 {
 
 /// The targets of one family, in file order.
 fn targets_of(wan: &Wan, family: Family) -> Vec<&Target> {
-    wan.health.targets.iter().filter(|t| t.family() == family).collect()
+    wan.health.targets.iter().filter(|t| t.serves(family)).collect()
 }
 
 fn kinds_of(targets: &[&Target]) -> Vec<Kind> {
@@ -154,7 +154,9 @@ impl Engine {
         self.asks.extend(orders.into_iter().map(|Order { target, sequence, listen }| {
             Ask::Probe(Probe {
                 wan: id,
+                family,
                 target: targets[target].clone(),
+                resolvers: targets[target].resolvers(&targets),
                 sequence,
                 device: device.clone(),
                 mark,
@@ -174,9 +176,10 @@ impl Engine {
         let Some(health) = self.wan(result.wan).map(|wan| wan.health.clone()) else { return };
         let fate = match &result.outcome {
             Ok(round_trip) => Fate::Answered(*round_trip),
-            Err(_) => Fate::Silent,
+            Err(Failure::Silent(_)) => Fate::Silent,
+            Err(Failure::Portal(what)) => Fate::Portal(what.clone()),
         };
-        self.with_side(result.wan, result.target.family(), now, |side| {
+        self.with_side(result.wan, result.family, now, |side| {
             side.answer(result.sequence, &fate, &health, now);
         });
     }

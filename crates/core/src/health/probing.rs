@@ -161,10 +161,8 @@ impl Side {
             return (self.state == State::Recovering).then(|| self.since + self.hold(settings));
         }
         let waiting = self.waiting.values().map(Waiting::next).min();
-        let burst = self
-            .burst
-            .as_ref()
-            .map(|b| if b.rounds_left > 0 { b.next_round } else { b.verdict });
+        let burst =
+            self.burst.as_ref().map(|b| if b.rounds_left > 0 { b.next_round } else { b.verdict });
         let quiet = self.burst.is_none();
         let beat = quiet.then(|| self.next_beat(role));
         let sample = (quiet && self.samples(role)).then_some(self.next_sample);
@@ -198,13 +196,7 @@ impl Side {
         }
     }
 
-    fn beat(
-        &mut self,
-        role: &Role<'_>,
-        settings: &Health,
-        now: Moment,
-        orders: &mut Vec<Order>,
-    ) {
+    fn beat(&mut self, role: &Role<'_>, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
         if self.state == State::Unknown {
             self.start_burst(settings, now);
             return;
@@ -228,13 +220,7 @@ impl Side {
         answers && self.loss.doubtful() && !self.rests(role) && !self.targets.all_deaf()
     }
 
-    fn sample(
-        &mut self,
-        role: &Role<'_>,
-        settings: &Health,
-        now: Moment,
-        orders: &mut Vec<Order>,
-    ) {
+    fn sample(&mut self, role: &Role<'_>, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
         let telling = self.targets.telling();
         let count = if role.metered { 1 } else { telling.len() };
         let first = usize::try_from(self.next_sequence).unwrap_or_default() % telling.len().max(1);
@@ -258,9 +244,7 @@ impl Side {
     fn span(&self, target: usize, settings: &Health) -> Duration {
         let usual = |kind: Kind| self.rtts.get(&kind).map(Rtt::deadline);
         let measured = || self.targets.kind_of(target).and_then(usual);
-        settings
-            .timeout
-            .unwrap_or_else(|| measured().unwrap_or_else(|| Rtt::default().deadline()))
+        settings.timeout.unwrap_or_else(|| measured().unwrap_or_else(|| Rtt::default().deadline()))
     }
 
     /// How long the fastest kind of answer usually takes, with all its spread.
@@ -351,13 +335,7 @@ impl Side {
         }
     }
 
-    fn conclude(
-        &mut self,
-        burst: Burst,
-        settings: &Health,
-        now: Moment,
-        orders: &mut Vec<Order>,
-    ) {
+    fn conclude(&mut self, burst: Burst, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
         let count = self.targets.count();
         if !burst.answered.is_empty() {
             for target in (0..count).filter(|at| !burst.answered.contains(at)) {

@@ -32,7 +32,8 @@ impl Targets {
     /// Makes these the targets, all unheard of, unless they are already.
     pub(super) fn become_(&mut self, kinds: &[Kind]) {
         if !self.all.iter().map(|one| one.kind).eq(kinds.iter().copied()) {
-            let fresh = |kind: &Kind| Memory { kind: *kind, heard: false, deaf: false, portal: None };
+            let fresh =
+                |kind: &Kind| Memory { kind: *kind, heard: false, deaf: false, portal: None };
             self.all = kinds.iter().map(fresh).collect();
         }
     }
@@ -72,7 +73,8 @@ impl Targets {
             (0..self.all.len()).filter(|at| fits(&self.all[*at])).collect()
         };
         let (hearing, deaf) = (of_kind(Some(false)), of_kind(Some(true)));
-        let ask_deaf = hearing.is_empty() || (round % DEAF_TURN == DEAF_TURN - 1 && !deaf.is_empty());
+        let ask_deaf =
+            hearing.is_empty() || (round % DEAF_TURN == DEAF_TURN - 1 && !deaf.is_empty());
         let (from, round) = if ask_deaf { (deaf, round / DEAF_TURN) } else { (hearing, round) };
         from.get(round % from.len().max(1)).copied()
     }

@@ -154,6 +154,9 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
     };
     let [out4, out6] = counted("out");
     chain(text, &format!("keep{id}"), &[set_mark(field, field.keep(id)), out4, out6]);
+    // Packets that speak for no flow that waits for an answer - our own refusals of scans, and
+    // strays, whose other half does not pass here - would look like a WAN that does not answer.
+    chain(text, &format!("uncounted{id}"), &[set_mark(field, field.keep(id))]);
     chain(text, &format!("place{id}"), &[set_mark(field, field.place(id))]);
     chain(text, &format!("back{id}"), &counted("back"));
     let pin = format!("ct mark set ct mark & {rest:#x} | {keep:#x}");
@@ -182,9 +185,6 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
         format!("{free} {pin} counter name out6_{id}"),
     ];
     if wan.shared {
-        // Not `keep`: the other half of such a flow does not pass here, and counting this one
-        // would look like a WAN that does not answer.
-        chain(text, &format!("stray{id}"), &[set_mark(field, field.keep(id))]);
         leave.push(format!("{MIDSTREAM} accept"));
     }
     leave.push(format!("goto near{id}"));
@@ -228,6 +228,8 @@ fn common_chains(text: &mut String, shape: &Shape) {
         text,
         "lost",
         &own(&[
+            // Our own reset on its way to a program on the router.
+            "iif lo accept",
             "ct state new drop",
             "ct state related drop",
             "meta l4proto tcp reject with tcp reset",
@@ -238,8 +240,11 @@ fn common_chains(text: &mut String, shape: &Shape) {
     let mut refuse = vec![clear_mark(field)];
     refuse.extend(own(&["meta l4proto tcp reject with tcp reset", "reject with icmpx no-route"]));
     chain(text, "refuse", &refuse);
-    let keeps: Vec<String> =
-        shape.wans.keys().map(|id| format!("{:#x} : goto keep{id}", field.keep(*id).0)).collect();
+    let keeps: Vec<String> = shape
+        .wans
+        .keys()
+        .map(|id| format!("{:#x} : goto uncounted{id}", field.keep(*id).0))
+        .collect();
     chain(text, "keep", &[format!("ct mark & {number:#x} vmap {{ {} }}", keeps.join(", "))]);
     chain(
         text,

@@ -2,6 +2,8 @@
 //! known. Out: how many entries were deleted. Established TCP stays: it is reset by its own next
 //! packet, and a deleted entry would only be made anew by it, on the wrong WAN.
 
+mod destroyed;
+mod flows;
 mod untranslated;
 
 use anywan_core::names::Family;
@@ -10,6 +12,9 @@ use super::error::{KernelError, Refused};
 use super::socket::Conn;
 use super::wire::{Attributes, Writer};
 
+pub(crate) use destroyed::destroyed;
+pub use destroyed::{Destroyed, Gone};
+pub(crate) use flows::{established, waiting};
 pub(crate) use untranslated::delete_untranslated;
 
 const NFGENMSG: usize = 4;
@@ -17,6 +22,7 @@ const GET: i32 = 1;
 const DELETE: i32 = 2;
 const TUPLE_ORIG: u16 = 1;
 const PROTOINFO: u16 = 4;
+const TIMEOUT: u16 = 7;
 const MARK: u16 = 8;
 const ID: u16 = 12;
 const ZONE: u16 = 18;
@@ -84,7 +90,7 @@ pub(crate) fn count(conn: &mut Conn, mark: u32, mask: u32) -> Result<u64, Kernel
 }
 
 /// What names one entry and no other, even if its tuple is used anew meanwhile.
-struct Entry {
+pub(crate) struct Entry {
     tuple: Box<[u8]>,
     id: Box<[u8]>,
     zone: Option<Box<[u8]>>,
@@ -104,7 +110,7 @@ fn gather(conn: &mut Conn, family: Family, mark: u32, mask: u32) -> Result<Vec<E
 }
 
 /// The entry of a message, when its flow can start anew without its ends being told.
-fn doomed(payload: &[u8]) -> Option<Entry> {
+pub(crate) fn doomed(payload: &[u8]) -> Option<Entry> {
     let attributes = Attributes::after(payload, NFGENMSG);
     let tuple = attributes.clone().find(TUPLE_ORIG)?;
     let protocol = tuple.nested().find(TUPLE_PROTO)?.nested().find(PROTO_NUM)?;

@@ -26,7 +26,7 @@ pub(crate) fn read_links(conn: &mut Conn) -> Result<BTreeMap<IfIndex, Link>, Ker
     Ok(links.into_iter().collect())
 }
 
-fn link(payload: &[u8]) -> Option<(IfIndex, Link)> {
+pub(crate) fn link(payload: &[u8]) -> Option<(IfIndex, Link)> {
     let index = IfIndex(u32_at(payload, 4)?);
     let flags = u32_at(payload, 8)?;
     let attributes = Attributes::after(payload, IFINFO);
@@ -48,7 +48,7 @@ pub(crate) fn read_addresses(conn: &mut Conn) -> Result<BTreeSet<Address>, Kerne
     Ok(found.into_iter().collect())
 }
 
-fn address(payload: &[u8]) -> Option<Address> {
+pub(crate) fn address(payload: &[u8]) -> Option<Address> {
     let prefix = *payload.get(1)?;
     let scope = *payload.get(3)?;
     let device = IfIndex(u32_at(payload, 4)?);

@@ -142,15 +142,26 @@ impl Monitor {
 }
 
 fn subscribe(protocol: isize, groups: &[u32], queue: usize) -> io::Result<AsyncFd<Socket>> {
+    let socket = listener(protocol, queue)?;
+    for group in groups {
+        socket.add_membership(*group)?;
+    }
+    watched(socket)
+}
+
+/// A bound socket with a receive queue of so many bytes that listens to nothing yet.
+pub(crate) fn listener(protocol: isize, queue: usize) -> io::Result<Socket> {
     let mut socket = Socket::new(protocol)?;
     if sockopt::set_socket_recv_buffer_size_force(&socket, queue).is_err() {
         sockopt::set_socket_recv_buffer_size(&socket, queue)?;
     }
     socket.set_non_blocking(true)?;
     socket.bind_auto()?;
-    for group in groups {
-        socket.add_membership(*group)?;
-    }
+    Ok(socket)
+}
+
+/// Has the reactor watch a socket.
+pub(crate) fn watched(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     // SAFETY: the socket owns its descriptor, always returns the same one, and closes it only when
     // it is dropped, which `AsyncFd` does after it has let go of it.
     #[expect(unsafe_code, reason = "tokio asks for a promise that it cannot check")]
@@ -197,7 +208,7 @@ fn drain(
 }
 
 /// What one message suggests to read again.
-fn hint(message: &Received<'_>, neighbours: &mut BTreeMap<Neighbour, Mac>) -> Hints {
+pub(crate) fn hint(message: &Received<'_>, neighbours: &mut BTreeMap<Neighbour, Mac>) -> Hints {
     let mut hints = Hints::default();
     match message.kind {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => hints.links = true,

@@ -4,16 +4,18 @@
 //! What was read is kept together with the generation of the rule set in which it was read; while
 //! the kernel still names that generation, nothing has changed and nothing is read again. A
 //! transaction of ours that is the only one since outdates only the maps that it touched. Elements
-//! that the packet path itself adds would not show; no map of ours has such.
+//! that the packet path itself adds, or that time out, would not show; no map that is read has such.
 
+pub(crate) mod counters;
 pub(crate) mod elements;
+mod gone;
 pub(crate) mod load;
 pub(crate) mod structure;
 
 use std::collections::BTreeSet;
 
 use anywan_core::names::NFT_TABLE;
-use anywan_core::observed::{MAPS, Nft, Structure};
+use anywan_core::observed::{MAPS, Nft, Structure, TcpFlow};
 use anywan_core::steps::ElementChange;
 
 use super::error::{KernelError, Refused};
@@ -132,6 +134,29 @@ impl Table {
             Err(_) => self.forget(),
         }
         done
+    }
+
+    /// Has packets of these flows answered with a reset for so many seconds.
+    pub(crate) fn mark_gone(
+        &mut self,
+        conn: &mut Conn,
+        flows: &[TcpFlow],
+        seconds: u32,
+    ) -> Result<(), KernelError> {
+        if flows.is_empty() {
+            return Ok(());
+        }
+        match gone::mark(conn, flows, seconds) {
+            Ok(()) => {
+                // No map that is read has changed.
+                self.commits = self.commits.wrapping_add(1);
+                Ok(())
+            }
+            Err(refused) => {
+                self.forget();
+                Err(refused.doing(format!("mark {} flows as gone", flows.len())))
+            }
+        }
     }
 
     /// Replaces the whole table, and remembers what the kernel made of it.

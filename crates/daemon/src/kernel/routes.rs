@@ -86,13 +86,13 @@ fn dump(
 }
 
 /// Whether an IPv4 route sorts behind 0.0.0.0/0 in its table.
-fn beyond_defaults(payload: &[u8]) -> bool {
+pub(crate) fn beyond_defaults(payload: &[u8]) -> bool {
     let destination = Attributes::after(payload, RTMSG).find(libc::RTA_DST);
     destination.is_some_and(|destination| destination.value.iter().any(|byte| *byte != 0))
 }
 
 /// The route in a message, when it is a default route that a [`Route`] can say.
-fn default_route(payload: &[u8]) -> Option<Route> {
+pub(crate) fn default_route(payload: &[u8]) -> Option<Route> {
     let [family, 0, 0, 0, table, protocol, _, kind] = *payload.first_chunk()? else { return None };
     if u32_at(payload, 8)? & libc::RTM_F_CLONED != 0 {
         return None;

@@ -74,7 +74,7 @@ pub(crate) fn read_foreign(
     Ok(found)
 }
 
-fn foreign_priority(payload: &[u8]) -> Option<RulePriority> {
+pub(crate) fn foreign_priority(payload: &[u8]) -> Option<RulePriority> {
     let attributes = Attributes::after(payload, HEADER);
     let protocol = attributes.clone().find(FRA_PROTOCOL).and_then(|a| a.value.first().copied());
     let priority = attributes.find(FRA_PRIORITY).and_then(Attribute::u32).unwrap_or(0);
@@ -109,7 +109,7 @@ fn number(family: Family) -> u8 {
     }
 }
 
-fn rule(payload: &[u8]) -> Option<Rule> {
+pub(crate) fn rule(payload: &[u8]) -> Option<Rule> {
     let [family, 0, source_bits, 0, table, _, _, action] = *payload.first_chunk()? else {
         return None;
     };

@@ -267,7 +267,7 @@ fn enlarge(socket: &Socket, bytes: usize) -> io::Result<()> {
 }
 
 /// What an error, acknowledgement or end-of-dump message says.
-fn outcome(message: &Received<'_>) -> Result<(), Refused> {
+pub(crate) fn outcome(message: &Received<'_>) -> Result<(), Refused> {
     let Some(code) = message.payload.first_chunk().map(|code| i32::from_ne_bytes(*code)) else {
         // An end of a dump without a code, as old protocols send it.
         return if message.kind == DONE { Ok(()) } else { Err(Refused::Malformed) };

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::packet::{Echo, ROOM};
-use super::socket::EchoSocket;
+use super::socket::{self, EchoSocket};
 use super::{Question, words};
 
 /// A lane unused for so long closes its socket: well beyond the longest heartbeat of a line
@@ -94,7 +94,7 @@ struct Pending {
 impl Lane {
     fn ask(&mut self, question: Question) {
         let Target::Icmp(to) = question.probe.target else {
-            return question.answer(Err("not an echo probe".to_owned()));
+            return question.silent("not an echo probe");
         };
         let request = self.next.request(self.family);
         let sent = match self.bind(&question) {
@@ -112,7 +112,7 @@ impl Lane {
             }
             Err(error) => {
                 let why = words::plain(&error, &question.probe.device);
-                question.answer(Err(why));
+                question.silent(why);
             }
         }
         self.next.number += 1;
@@ -129,7 +129,7 @@ impl Lane {
                 for pending in self.pending.drain(..) {
                     let device = &pending.question.probe.device;
                     let why = format!("interface {device} was gone before the answer came");
-                    pending.question.answer(Err(why));
+                    pending.question.silent(why);
                 }
                 EchoSocket::open(self.family, device, mark)?
             }
@@ -168,7 +168,7 @@ impl Lane {
         while let Some(at) = self.pending.iter().position(|pending| pending.deadline <= now) {
             let question = self.pending.swap_remove(at).question;
             let why = question.unanswered();
-            question.answer(Err(why));
+            question.silent(why);
         }
     }
 }
@@ -179,11 +179,11 @@ fn take_reply(pending: &mut Vec<Pending>, number: u64, source: IpAddr, waited: O
     let wanted = |one: &Pending| one.number == number && one.to == source;
     let Some(at) = pending.iter().position(wanted) else { return };
     let found = pending.swap_remove(at);
-    let elapsed = found.sent.elapsed();
-    // The stamp is of the wall clock: when that was set meanwhile, it says nothing.
-    let waited = waited.filter(|waited| *waited <= elapsed).unwrap_or_default();
-    let round_trip = elapsed.saturating_sub(waited);
-    let late = round_trip > found.question.probe.timeout;
-    let outcome = if late { Err(found.question.unanswered()) } else { Ok(round_trip) };
-    found.question.answer(outcome);
+    let round_trip = socket::round_trip(found.sent, waited);
+    if round_trip > found.question.probe.timeout {
+        let why = found.question.unanswered();
+        found.question.silent(why);
+    } else {
+        found.question.answer(Ok(round_trip));
+    }
 }

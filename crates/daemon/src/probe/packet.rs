@@ -4,20 +4,20 @@
 use anywan_core::names::Family;
 
 /// Type, code, checksum, identifier and sequence, then the payload: cookie and number.
-pub(super) const LEN: usize = 8 + 16;
+pub const LEN: usize = 8 + 16;
 
 /// Room for a reply with the longest IPv4 header; longer packets are not ours.
-pub(super) const ROOM: usize = 60 + LEN;
+pub const ROOM: usize = 60 + LEN;
 
 /// What an echo says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Echo {
+pub struct Echo {
     /// Tells the WANs (and the programs) on a host apart.
-    pub(super) id: u16,
+    pub id: u16,
     /// Known to this process only.
-    pub(super) cookie: u64,
+    pub cookie: u64,
     /// Counts up in a lane; its lower 16 bits are the packet's sequence number.
-    pub(super) number: u64,
+    pub number: u64,
 }
 
 impl Echo {
@@ -28,12 +28,12 @@ impl Echo {
     }
 
     /// Whether both are of the same lane of the same process.
-    pub(super) fn is_of_one_lane_with(self, other: &Echo) -> bool {
+    pub fn is_of_one_lane_with(self, other: &Echo) -> bool {
         self.id == other.id && self.cookie == other.cookie
     }
 
     /// A request, to be sent through a raw socket.
-    pub(super) fn request(self, family: Family) -> [u8; LEN] {
+    pub fn request(self, family: Family) -> [u8; LEN] {
         let mut bytes = [0; LEN];
         bytes[0] = match family {
             Family::Ipv4 => 8,
@@ -55,7 +55,7 @@ impl Echo {
     ///
     /// A raw IPv4 socket receives the IP header too, and before the kernel has checked the ICMP
     /// checksum; a raw ICMPv6 socket receives neither header nor wrong checksums.
-    pub(super) fn from_reply(family: Family, bytes: &[u8]) -> Option<Echo> {
+    pub fn from_reply(family: Family, bytes: &[u8]) -> Option<Echo> {
         let (kind, message) = match family {
             Family::Ipv4 => (0, without_header(bytes)?),
             Family::Ipv6 => (129, bytes),

@@ -1,7 +1,8 @@
-//! A raw socket that sends echo requests through one interface under one mark and receives
-//! nothing but echo replies from there, each with the time it has waited in the queue.
+//! Sockets for datagrams that leave through one interface under one mark, and what is received
+//! from there, each with the time it has waited in the queue: a raw one that receives nothing
+//! but echo replies, and a UDP one that is connected to its server.
 //!
-//! Raw, because ping sockets are refused even to root where `ping_group_range` is "1 0".
+//! Raw for echoes, because ping sockets are refused even to root where `ping_group_range` is "1 0".
 #![expect(unsafe_code, reason = "filters and receive timestamps have no safe wrapper")]
 
 use std::io;
@@ -14,6 +15,7 @@ use anywan_core::names::{Family, Mark};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
 
 use super::packet::ROOM;
 
@@ -68,8 +70,10 @@ impl EchoSocket {
     /// Whether it still is the socket for probes through `device` under `mark`: a stick that was
     /// pulled and plugged in again is another interface of the same name.
     pub(super) fn serves(&self, device: &str, mark: Mark) -> bool {
-        let now = rustix::net::netdevice::name_to_index(self.inner.get_ref().as_fd(), device);
-        self.device == device && self.mark == mark && now == Ok(self.index)
+        // Asked by the index: asked for the index of a name that does not exist, the kernel looks
+        // for a module of that name first (`dev_load`), and its caller waits for modprobe.
+        let name = || rustix::net::netdevice::index_to_name(self.inner.get_ref(), self.index);
+        self.device == device && self.mark == mark && name().is_ok_and(|name| name == device)
     }
 
     /// Sends one packet, without waiting.
@@ -87,6 +91,56 @@ impl EchoSocket {
     pub(super) fn receive(&self, buffer: &mut [u8; ROOM]) -> io::Result<Received> {
         self.inner.try_io(Interest::READABLE, |socket| receive(socket, buffer))
     }
+}
+
+/// A UDP socket connected to one server: what others send does not get in.
+#[derive(Debug)]
+pub(super) struct ServerSocket(AsyncFd<Socket>);
+
+impl ServerSocket {
+    /// Opens a socket for `server`, bound to the interface that has the name `device` now.
+    pub(super) fn open(server: SocketAddr, device: &str, mark: Mark) -> io::Result<ServerSocket> {
+        let kind = Type::DGRAM.nonblocking().cloexec();
+        let socket = Socket::new(Domain::for_address(server), kind, Some(Protocol::UDP))?;
+        socket.bind_device(Some(device.as_bytes()))?;
+        socket.set_mark(mark.0)?;
+        set_option(&socket, libc::SOL_SOCKET, TIMESTAMP, &1_i32)?;
+        socket.connect(&server.into())?;
+        // SAFETY: the socket moves into the AsyncFd, which has it for itself until it is dropped.
+        let inner = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(ServerSocket(inner))
+    }
+
+    /// Sends one message, without waiting.
+    pub(super) fn send(&self, message: &[u8]) -> io::Result<()> {
+        self.0.get_ref().send(message).map(|_| ())
+    }
+
+    /// Waits until there is something to receive, and takes one message. Can be dropped at any
+    /// time.
+    pub(super) async fn receive(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        loop {
+            let mut guard = self.0.readable().await?;
+            if let Ok(result) = guard.try_io(|socket| receive(socket.get_ref(), buffer)) {
+                return result;
+            }
+        }
+    }
+
+    /// Takes one message from the queue; `WouldBlock` when it is empty. Asks the kernel itself,
+    /// not what the runtime knows of it: that may be late.
+    pub(super) fn receive_now(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        receive(self.0.get_ref(), buffer)
+    }
+}
+
+/// How long the answer took that was sent for at `sent` and has waited in the queue until now.
+/// What counts is when the kernel received it, however late it is read.
+pub(super) fn round_trip(sent: Instant, waited: Option<Duration>) -> Duration {
+    let elapsed = sent.elapsed();
+    // The stamp is of the wall clock: when that was set meanwhile, it says nothing.
+    let waited = waited.filter(|waited| *waited <= elapsed).unwrap_or_default();
+    elapsed.saturating_sub(waited)
 }
 
 fn only_echo_replies(socket: &Socket, family: Family) -> io::Result<()> {
@@ -114,7 +168,7 @@ fn set_option<T>(
     if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-fn receive(socket: &Socket, buffer: &mut [u8; ROOM]) -> io::Result<Received> {
+fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
     // Room for one control message of two 64-bit numbers, aligned as its header wants it.
     let mut control = [0_u64; 8];
     let mut storage = SockAddrStorage::zeroed();

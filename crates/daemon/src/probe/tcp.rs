@@ -5,35 +5,44 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anywan_core::steps::Probe;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
 use super::{Question, words};
 
 /// Asks and answers one question; as long as its timeout at most.
 pub(super) async fn ask(question: Question, to: SocketAddr) {
-    let outcome = match timeout(question.probe.timeout, handshake(&question, to)).await {
-        Ok(Ok(round_trip)) => Ok(round_trip),
-        Ok(Err(error)) => Err(words::plain(&error, &question.probe.device)),
-        Err(_) => Err(question.unanswered()),
-    };
-    question.answer(outcome);
+    match timeout(question.probe.timeout, handshake(&question.probe, to)).await {
+        Ok(Ok(round_trip)) => question.answer(Ok(round_trip)),
+        Ok(Err(error)) => {
+            let why = words::plain(&error, &question.probe.device);
+            question.silent(why);
+        }
+        Err(_) => {
+            let why = question.unanswered();
+            question.silent(why);
+        }
+    }
 }
 
-async fn handshake(question: &Question, to: SocketAddr) -> io::Result<Duration> {
-    let probe = &question.probe;
+async fn handshake(probe: &Probe, to: SocketAddr) -> io::Result<Duration> {
+    let sent = Instant::now();
+    match connect(probe, to).await {
+        Ok(_connection) => Ok(sent.elapsed()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(sent.elapsed()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Connects through the probe's WAN.
+pub(super) async fn connect(probe: &Probe, to: SocketAddr) -> io::Result<TcpStream> {
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new(Domain::for_address(to), kind, Some(Protocol::TCP))?;
     socket.bind_device(Some(probe.device.as_bytes()))?;
     socket.set_mark(probe.mark.0)?;
     // Closing then sends a reset: neither we nor the target keep a dying connection.
     socket.set_linger(Some(Duration::ZERO))?;
-    let socket = TcpSocket::from_std_stream(socket.into());
-    let sent = Instant::now();
-    match socket.connect(to).await {
-        Ok(_connection) => Ok(sent.elapsed()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(sent.elapsed()),
-        Err(error) => Err(error),
-    }
+    TcpSocket::from_std_stream(socket.into()).connect(to).await
 }

@@ -1,6 +1,12 @@
 //! System errors of sending and connecting, in words that a person without the manual understands.
 
 use std::io;
+use std::time::Duration;
+
+/// Says that there was no answer in time.
+pub(super) fn unanswered(within: Duration) -> String {
+    format!("no answer in {} ms", within.as_millis())
+}
 
 /// Says why a probe through `device` could not be sent or was refused on the way.
 pub(super) fn plain(error: &io::Error, device: &str) -> String {
@@ -15,6 +21,8 @@ pub(super) fn plain(error: &io::Error, device: &str) -> String {
         Some(libc::ENOBUFS | libc::EAGAIN) => format!("the send queue of {device} is full"),
         Some(libc::EINVAL) => "no usable route".to_owned(),
         Some(libc::EMFILE | libc::ENFILE) => "too many open files".to_owned(),
+        Some(libc::ECONNREFUSED) => "refused: nothing listens there".to_owned(),
+        Some(libc::ECONNRESET) => "the connection was reset".to_owned(),
         Some(libc::ETIMEDOUT) => "no answer".to_owned(),
         Some(libc::ENOPROTOOPT | libc::EPROTO) => "the protocol is refused there".to_owned(),
         _ => error.to_string().to_lowercase(),

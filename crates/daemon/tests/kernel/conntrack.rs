@@ -101,9 +101,8 @@ fn only_lan_flows_to_the_world_that_are_not_translated_are_deleted() {
         insert("-s 2001:db8::5 -d 2001:db8:f::9", 8, 0, "");
         let mut kernel = open(state);
         let marks = (&[0, 0x100_0000][..], 0x3f00_0000);
-        let mut delete = |family| {
-            kernel.delete_untranslated(family, marks, Mark(0x4000_0000)).expect("allowed")
-        };
+        let mut delete =
+            |family| kernel.delete_untranslated(family, marks, Mark(0x4000_0000)).expect("allowed");
         assert_eq!(delete(Family::Ipv4), 2);
         assert_eq!(left("ipv4"), [3, 4, 5, 6, 7]);
         assert_eq!(delete(Family::Ipv6), 1);

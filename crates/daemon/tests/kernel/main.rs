@@ -4,6 +4,8 @@
 //! Every test has a fresh network namespace on its own thread. They need root, and fail without.
 
 mod conntrack;
+mod flows;
+mod hosts;
 mod links;
 mod monitor;
 mod net;
@@ -12,3 +14,4 @@ mod routes;
 mod rules;
 mod speed;
 mod sysctl;
+mod traffic;

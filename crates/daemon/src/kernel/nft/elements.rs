@@ -10,13 +10,13 @@ use super::super::socket::Conn;
 use super::super::wire::{Attribute, Attributes, Writer};
 use super::{HEADER, NFGENMSG, OBJECT, ask, message_type};
 
-const LIST_TABLE: u16 = 1;
-const LIST_SET: u16 = 2;
-const LIST_ELEMENTS: u16 = 3;
-const ELEMENT: u16 = 1;
-const ELEMENT_KEY: u16 = 1;
+pub(super) const LIST_TABLE: u16 = 1;
+pub(super) const LIST_SET: u16 = 2;
+pub(super) const LIST_ELEMENTS: u16 = 3;
+pub(super) const ELEMENT: u16 = 1;
+pub(super) const ELEMENT_KEY: u16 = 1;
 const ELEMENT_DATA: u16 = 2;
-const DATA_VALUE: u16 = 1;
+pub(super) const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
@@ -24,7 +24,7 @@ const GOTO: i32 = -4;
 const JUMP: i32 = -3;
 /// How many bytes of elements go into one message; its list's length has 16 bits, and one element
 /// has at most some 150 (a chain's name is at most 31 in practice, 255 in the kernel).
-const MESSAGE: usize = 60_000;
+pub(super) const MESSAGE: usize = 60_000;
 /// How often a transaction that lost a race is sent again.
 const ATTEMPTS: u32 = 5;
 
@@ -49,7 +49,7 @@ pub(crate) fn read(conn: &mut Conn, spec: &MapSpec) -> Result<Option<Elements>, 
     }
 }
 
-fn element(kind: KeyKind, element: Attribute<'_>) -> Option<(Key, String)> {
+pub(crate) fn element(kind: KeyKind, element: Attribute<'_>) -> Option<(Key, String)> {
     let key = element.nested().find(ELEMENT_KEY)?.nested().find(DATA_VALUE)?;
     let verdict = element.nested().find(ELEMENT_DATA).and_then(|d| d.nested().find(DATA_VERDICT));
     let value = verdict.map(|verdict| {
@@ -91,13 +91,22 @@ pub(crate) fn change(conn: &mut Conn, changes: &[ElementChange]) -> Result<(), R
     if changes.is_empty() {
         return Ok(());
     }
-    let mut attempt = 1;
-    loop {
+    retry_races(|| {
         let mut batch = Batch::begin(conn);
         // First everything that goes, then everything that comes: a changed element is both.
         batch.list(conn, libc::NFT_MSG_DELSETELEM, changes, |c| c.old.as_ref().map(|_| None));
         batch.list(conn, libc::NFT_MSG_NEWSETELEM, changes, |c| c.new.as_deref().map(Some));
-        match batch.commit(conn) {
+        batch.commit(conn)
+    })
+}
+
+/// Sends a transaction again when it lost a race against somebody else's.
+pub(super) fn retry_races(
+    mut transaction: impl FnMut() -> Result<(), Refused>,
+) -> Result<(), Refused> {
+    let mut attempt = 1;
+    loop {
+        match transaction() {
             Err(refused) if lost_a_race(&refused) && attempt < ATTEMPTS => attempt += 1,
             done => return done,
         }

@@ -59,6 +59,16 @@ pub(crate) fn hash(conn: &mut Conn) -> Result<Option<u64>, Refused> {
     Ok(Some(hash.0))
 }
 
+/// The hash of one message as if it were of every kind.
+pub(crate) fn digest(payload: &[u8]) -> u64 {
+    let mut hash = Fnv::new();
+    for parts in [&CHAIN_PARTS[..], &SET_PARTS, &OBJECT_PARTS] {
+        hash.parts(payload, parts);
+    }
+    hash.rule(payload);
+    hash.0
+}
+
 /// Keeps what belongs to our table: not every dump is filtered in the kernel.
 fn ours(payload: &[u8], table: u16) -> Option<Vec<u8>> {
     let name = Attributes::after(payload, NFGENMSG).find(table)?;
