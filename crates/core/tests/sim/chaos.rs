@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use anywan_core::config::Kind;
 use anywan_core::names::{Family, IfIndex, PerFamily};
 use anywan_core::time::Moment;
 
 use crate::converge::quiet;
 use crate::dice::Dice;
 use crate::laws::HOUR;
-use crate::line::{Ail, Fault, Line, Manner, Way};
+use crate::line::{Ail, Fault, Line, Way};
 use crate::setup::{Setup, SetupWan};
 use crate::world::{Act, Mood, World};
 
@@ -25,6 +26,7 @@ pub(crate) fn hour(seed: u64, order: Option<u64>, record: bool) -> World {
     let end = HOUR.saturating_sub(quiet(&setup));
     let mut world = World::new(seed, &setup, lines, order);
     world.record = record.then(Vec::new);
+    world.users = *dice.pick(&[0.0, 0.0, 0.0, 2.0, 50.0]);
     for number in 1..=u8::try_from(world.lines.len()).expect("five at most") {
         for _ in 0..dice.between(0, 14) {
             mishap(&mut world, &mut dice, number, end);
@@ -82,12 +84,14 @@ fn setup(dice: &mut Dice, count: usize) -> Setup {
     let targets = [
         "1.1.1.1",
         "tcp://9.9.9.9:443",
-        "8.8.8.8",
         "2606:4700:4700::1111",
         "tcp://[2620:fe::9]:443",
+        "8.8.8.8",
+        "dns://8.8.4.4/dns.google",
         "2001:4860:4860::8888",
+        "dns://[2620:fe::fe]/dns.quad9.net",
     ];
-    let few = dice.between(2, 6);
+    let few = dice.between(2, 8);
     let few = usize::try_from(few).expect("small");
     Setup {
         wans: (1..=u8::try_from(count).expect("small")).map(|n| wan(n, dice)).collect(),
@@ -132,7 +136,7 @@ fn mishap(world: &mut World, dice: &mut Dice, line: u8, end: Duration) {
         5 => fault(Ail::BrownOut),
         6 => whole(Ail::Saturated),
         7 => fault(Ail::Deaf(usize::try_from(dice.below(4)).expect("small"))),
-        8 => fault(Ail::Dead(*dice.pick(&[Manner::Icmp, Manner::Tcp]))),
+        8 => fault(Ail::Dead(*dice.pick(&[Kind::Icmp, Kind::Tcp, Kind::Dns]))),
         9 => fault(Ail::EchoLimit(dice.real(0.05, 0.8))),
         10 => whole(Ail::NoCarrier),
         11 => whole(Ail::Gone),

@@ -68,11 +68,10 @@ impl World {
     fn best(&self, family: Family) -> Option<BTreeSet<WanId>> {
         let mut by_priority: BTreeMap<u8, BTreeSet<WanId>> = BTreeMap::new();
         for line in self.lines.iter().filter(|l| *l.families.get(family)) {
-            let (Some(manners), Some(id)) = (self.manners(line.number, family), self.id(line))
-            else {
+            let (Some(kinds), Some(id)) = (self.kinds(line.number, family), self.id(line)) else {
                 continue;
             };
-            if line.condition(family, &self.faults, &manners) != Condition::Healthy {
+            if line.condition(family, &self.faults, &kinds) != Condition::Healthy {
                 return None;
             }
             let name = line.name();

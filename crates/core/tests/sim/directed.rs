@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anywan_core::api::State;
+use anywan_core::config::Kind;
 use anywan_core::names::{Family, IfIndex, PerFamily, WanId};
 
 use crate::laws::HOUR;
-use crate::line::{Ail, Fault, Line, Manner, Way};
+use crate::line::{Ail, Fault, Line, Way};
 use crate::setup::Setup;
 use crate::world::World;
 
@@ -183,7 +184,7 @@ fn a_third_of_loss_is_left_within_five_seconds() {
 
 #[test]
 fn one_kind_of_traffic_dead_and_the_other_fine_is_left_within_two_seconds() {
-    for manner in [Manner::Icmp, Manner::Tcp] {
+    for kind in [Kind::Icmp, Kind::Tcp] {
         let run = |n, from| {
             let mut setup = Setup::of(&[1, 2]);
             setup.targets = Some(
@@ -192,12 +193,12 @@ fn one_kind_of_traffic_dead_and_the_other_fine_is_left_within_two_seconds() {
                     .to_vec(),
             );
             let mut world = World::new(n, &setup, lines(2), None);
-            world.ail(from, HOUR, fault(1, Ail::Dead(manner)));
+            world.ail(from, HOUR, fault(1, Ail::Dead(kind)));
             world.run(from);
             until(&mut world, from, seconds(30), |w| !serves(w, 1) && serves(w, 2))
         };
         let (median, worst) = many(run);
-        let figures = format!("{manner:?}: median {median:?}, worst {worst:?}");
+        let figures = format!("{kind:?}: median {median:?}, worst {worst:?}");
         not_yet("one answer of any kind clears a suspicion", worst <= seconds(2), &figures);
     }
 }
@@ -270,16 +271,20 @@ fn after_one_clean_outage_a_line_serves_again_within_ten_seconds_of_its_return()
 }
 
 /// Bytes of a probe and its answer on the wire, without the link's own header.
-fn bytes(family: Family, manner: Manner) -> u64 {
+fn bytes(family: Family, kind: Kind) -> u64 {
     let header = match family {
         Family::Ipv4 => 20,
         Family::Ipv6 => 40,
     };
-    match manner {
+    match kind {
         // Header of 8, cookie and number of 16, there and back.
-        Manner::Icmp => 2 * (header + 8 + 16),
+        Kind::Icmp => 2 * (header + 8 + 16),
         // SYN and SYN-ACK with options, ACK, and the reset or the two FINs with their ACKs.
-        Manner::Tcp => 2 * (header + 40) + 5 * (header + 32),
+        Kind::Tcp => 2 * (header + 40) + 5 * (header + 32),
+        // Header of 8, a question of 40, an answer of up to 140.
+        Kind::Dns => 2 * (header + 8) + 180,
+        // Not among the defaults.
+        Kind::Http => 2_000,
     }
 }
 
@@ -295,8 +300,8 @@ fn monthly(ails: &[Ail], loss: f64, sample: Duration) -> u64 {
     }
     world.run(sample);
     let mut sum = BTreeMap::new();
-    for ((id, family, manner), count) in &world.watch.sent {
-        *sum.entry(*id).or_default() += count * bytes(*family, *manner);
+    for ((id, family, kind), count) in &world.watch.sent {
+        *sum.entry(*id).or_default() += count * bytes(*family, *kind);
     }
     let sent: u64 = sum.get(&WanId(2)).copied().unwrap_or(0);
     sent * 30 * (DAY.as_secs() / sample.as_secs())

@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use anywan_core::api::State;
-use anywan_core::config::{Config, Health, Wan};
+use anywan_core::config::{Config, Health, Kind, Wan};
 use anywan_core::engine::Happening;
 use anywan_core::names::{Family, PerFamily, WanId};
 use anywan_core::observed::Structure;
 use anywan_core::steps::Step;
 use anywan_core::time::Moment;
 
-use crate::line::{Condition, Line, Manner};
+use crate::line::{Condition, Line};
 use crate::world::{Mood, REREAD, World};
 
 /// The longest deadline that a probe gets when none is configured.
@@ -96,8 +96,8 @@ pub(crate) struct Watch {
     pub(crate) failed_in_batch: bool,
     last_step: String,
     serving: PerFamily<BTreeMap<WanId, u32>>,
-    /// How many probes of each manner were sent, in all.
-    pub(crate) sent: BTreeMap<(WanId, Family, Manner), u64>,
+    /// How many probes of each kind were sent, in all.
+    pub(crate) sent: BTreeMap<(WanId, Family, Kind), u64>,
     this_hour: (u64, BTreeMap<(WanId, Family), u64>),
     /// How long it took to leave a dead WAN.
     pub(crate) leavings: Vec<Duration>,
@@ -126,8 +126,8 @@ impl Watch {
         self.states.retain(|(name, _), _| there(name));
     }
 
-    pub(crate) fn sent(&mut self, wan: WanId, family: Family, manner: Manner, now: Moment) {
-        *self.sent.entry((wan, family, manner)).or_default() += 1;
+    pub(crate) fn sent(&mut self, wan: WanId, family: Family, kind: Kind, now: Moment) {
+        *self.sent.entry((wan, family, kind)).or_default() += 1;
         let hour = now.since_start().as_secs() / HOUR.as_secs();
         if self.this_hour.0 != hour {
             self.this_hour = (hour, BTreeMap::new());
@@ -182,8 +182,8 @@ impl World {
     pub(crate) fn look_at_lines(&mut self) {
         for line in &self.lines {
             for family in Family::BOTH {
-                let condition = match self.manners(line.number, family) {
-                    Some(manners) => line.condition(family, &self.faults, &manners),
+                let condition = match self.kinds(line.number, family) {
+                    Some(kinds) => line.condition(family, &self.faults, &kinds),
                     None => Condition::Murky,
                 };
                 let fresh = Truth { condition, since: self.now, blamed: false };
@@ -264,13 +264,23 @@ impl World {
             self.watch.switches += 1;
         }
         let Some(family) = happening.family.filter(|_| happening.kind == "state") else { return };
-        let state = [State::Unknown, State::Up, State::Suspect, State::Down, State::Recovering]
-            .into_iter()
-            .find(|state| state.to_string() == happening.new)
-            .unwrap_or(State::Unknown);
+        let state = [
+            State::Unknown,
+            State::Up,
+            State::Suspect,
+            State::Impaired,
+            State::Portal,
+            State::Down,
+            State::Recovering,
+        ]
+        .into_iter()
+        .find(|state| state.to_string() == happening.new)
+        .unwrap_or(State::Unknown);
         let key = (happening.wan.clone(), family);
         let old = self.watch.states.insert(key.clone(), state);
-        if state == State::Up && old == Some(State::Recovering) {
+        if state == State::Up
+            && matches!(old, Some(State::Recovering | State::Impaired | State::Portal))
+        {
             self.check_return(key);
         }
         let line = self.lines.iter().find(|l| l.name() == happening.wan).cloned();
@@ -314,7 +324,7 @@ impl World {
     fn too_many_probes(&self) -> Option<(WanId, Family, u64, u64)> {
         self.watch.this_hour.1.iter().find_map(|((id, family), sent)| {
             let wan = self.config.wans.iter().find(|w| self.numbers.get(&w.name) == Some(id))?;
-            let targets = wan.health.targets.iter().filter(|t| t.family() == *family).count();
+            let targets = wan.health.targets.iter().filter(|t| t.serves(*family)).count();
             let cycle = wan.health.interval.as_secs_f64();
             let each = 1.0 + 3.0 * f64::from(u32::try_from(targets).ok()?);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use anywan_core::config::Target;
+use anywan_core::config::Kind;
 use anywan_core::names::{Family, IfIndex, PerFamily};
 use anywan_core::time::Moment;
 
@@ -36,21 +36,6 @@ pub(crate) struct Line {
     pub(crate) loss: f64,
 }
 
-/// How a question is asked; what a carrier treats alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Manner {
-    Icmp,
-    Tcp,
-}
-
-/// How a target is asked.
-pub(crate) fn manner(target: &Target) -> Manner {
-    match target {
-        Target::Icmp(_) => Manner::Icmp,
-        Target::Tcp(..) => Manner::Tcp,
-    }
-}
-
 /// Which way packets vanish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -76,7 +61,7 @@ pub(crate) enum Ail {
     /// The target of this place in the family's list does not answer.
     Deaf(usize),
     /// Nothing asked this way is answered.
-    Dead(Manner),
+    Dead(Kind),
     /// The carrier lets only this share of echoes pass.
     EchoLimit(f64),
     /// The cable is out.
@@ -105,7 +90,7 @@ impl Fault {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Question {
     pub(crate) family: Family,
-    pub(crate) manner: Manner,
+    pub(crate) kind: Kind,
     /// The target's place in the family's list.
     pub(crate) place: usize,
     pub(crate) sequence: u64,
@@ -162,7 +147,7 @@ impl Line {
         &self,
         family: Family,
         faults: &[Fault],
-        targets: &[Manner],
+        targets: &[Kind],
     ) -> Condition {
         let mut loss = self.loss;
         let mut deaf = vec![false; targets.len()];
@@ -208,15 +193,18 @@ impl Line {
         faults: &[Fault],
         question: Question,
     ) -> Option<Duration> {
+        let again = || {
+            SYN_AGAIN
+                .into_iter()
+                .find_map(|after| Some(after + self.one_packet(seed, faults, question, after)?))
+        };
         let first = self.one_packet(seed, faults, question, Duration::ZERO);
-        match question.manner {
-            Manner::Icmp => first,
+        match question.kind {
+            Kind::Icmp | Kind::Dns => first,
             // A handshake asks again by itself.
-            Manner::Tcp => first.or_else(|| {
-                SYN_AGAIN
-                    .into_iter()
-                    .find_map(|after| Some(after + self.one_packet(seed, faults, question, after)?))
-            }),
+            Kind::Tcp => first.or_else(again),
+            // A handshake, and the question.
+            Kind::Http => first.or_else(again).map(|trip| trip * 2),
         }
     }
 
@@ -251,10 +239,10 @@ impl Line {
                 Ail::Saturated => delay += self.queue(seed, at) + about(salt) * 0.2,
                 Ail::Deaf(place) if *place == question.place => return None,
                 Ail::Deaf(_) => {}
-                Ail::Dead(manner) if *manner == question.manner => return None,
+                Ail::Dead(kind) if *kind == question.kind => return None,
                 Ail::Dead(_) => {}
                 Ail::EchoLimit(share) => {
-                    lost |= question.manner == Manner::Icmp && about(salt) > *share;
+                    lost |= question.kind == Kind::Icmp && about(salt) > *share;
                 }
             }
         }

@@ -4,8 +4,8 @@
 //!
 //! - `chaos` draws up an hour of mishaps; `laws` says what must hold all the while, `converge` what
 //!   must be true in the quiet after; `directed` has scenarios with a point to make.
-//! - `world` is the daemon's loop and the clock; `kernel`, `line` and `probing` are what the engine
-//!   meets; `setup` is the file, `dice` is chance.
+//! - `world` is the daemon's loop and the clock; `kernel`, `line`, `probing` and `traffic` are what
+//!   the engine meets; `setup` is the file, `dice` is chance.
 //!
 //! `SEEDS=n` runs the hours 1 to n (200 without it); `SEED=n` runs one, and prints all that
 //! happened. A broken law prints its seeds and what came before the first of them.
@@ -22,6 +22,7 @@ mod laws;
 mod line;
 mod probing;
 mod setup;
+mod traffic;
 mod world;
 
 use std::collections::BTreeMap;

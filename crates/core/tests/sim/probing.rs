@@ -3,13 +3,14 @@
 
 use std::time::Duration;
 
+use anywan_core::config::{Kind, Target};
 use anywan_core::names::{Family, PROTOCOL, RulePriority};
 use anywan_core::observed::{Rule, RuleAction};
-use anywan_core::steps::Probe;
+use anywan_core::steps::{Failure, Probe};
 
 use crate::dice::Dice;
 use crate::kernel::Part;
-use crate::line::{Manner, Question, manner};
+use crate::line::Question;
 use crate::world::{World, silent};
 
 /// A refusal by our own kernel comes back at once.
@@ -17,9 +18,9 @@ const AT_ONCE: Duration = Duration::from_micros(200);
 
 impl World {
     /// Sends a probe: how long it takes, and what becomes of it.
-    pub(crate) fn send(&mut self, probe: &Probe) -> (Duration, Result<Duration, String>) {
-        let family = probe.target.family();
-        self.watch.sent(probe.wan, family, manner(&probe.target), self.now);
+    pub(crate) fn send(&mut self, probe: &Probe) -> (Duration, Result<Duration, Failure>) {
+        let (family, kind) = (probe.family, probe.target.kind());
+        self.watch.sent(probe.wan, family, kind, self.now);
         let Some(line) = self.lines.iter().find(|l| l.name() == probe.device) else {
             return (AT_ONCE, silent("no such device"));
         };
@@ -33,7 +34,7 @@ impl World {
         }
         let question = Question {
             family,
-            manner: manner(&probe.target),
+            kind,
             place: self.place_of(probe).unwrap_or(usize::MAX),
             sequence: probe.sequence,
             at: self.now,
@@ -47,17 +48,16 @@ impl World {
     /// The place of a probe's target among those of its family.
     fn place_of(&self, probe: &Probe) -> Option<usize> {
         let wan = self.config.wans.iter().find(|w| w.interface == probe.device)?;
-        let family = probe.target.family();
-        let mut targets = wan.health.targets.iter().filter(|t| t.family() == family);
+        let mut targets = wan.health.targets.iter().filter(|t| t.serves(probe.family));
         targets.position(|t| *t == probe.target)
     }
 
     /// How the targets of a line's WAN are asked, in their order; `None`: it is not configured.
-    pub(crate) fn manners(&self, number: u8, family: Family) -> Option<Vec<Manner>> {
+    pub(crate) fn kinds(&self, number: u8, family: Family) -> Option<Vec<Kind>> {
         let name = format!("wan{number}");
         let wan = self.config.wans.iter().find(|w| w.name == name)?;
-        let targets = wan.health.targets.iter().filter(|t| t.family() == family);
-        Some(targets.map(manner).collect())
+        let targets = wan.health.targets.iter().filter(|t| t.serves(family));
+        Some(targets.map(Target::kind).collect())
     }
 
     /// Some other program takes away something of ours, or puts in what looks like ours.

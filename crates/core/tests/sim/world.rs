@@ -9,7 +9,7 @@ use anywan_core::config::Config;
 use anywan_core::engine::{Engine, Event, Happening};
 use anywan_core::facts::{Kept, Numbers};
 use anywan_core::names::{Family, WanId};
-use anywan_core::steps::{Ask, ProbeResult, Step};
+use anywan_core::steps::{Ask, Failure, ProbeResult, Step};
 use anywan_core::time::Moment;
 
 use crate::dice::{Dice, fraction, hash};
@@ -17,6 +17,7 @@ use crate::kernel::{Kernel, Part};
 use crate::laws::{Law, Watch};
 use crate::line::{Fault, Line};
 use crate::setup::Setup;
+use crate::traffic::Carried;
 
 /// As in the daemon: full rounds of advance, steps and readings in one turn.
 const ROUNDS_MAX: usize = 6;
@@ -85,6 +86,9 @@ pub(crate) struct World {
     pub(crate) trail: VecDeque<String>,
     /// Every step and choice with its moment, when runs are to be compared.
     pub(crate) record: Option<Vec<String>>,
+    /// Packets that users send in a second, over each family, on whatever serves.
+    pub(crate) users: f64,
+    pub(crate) carried: Carried,
     kept: Kept,
     numbered: Vec<u64>,
     queue: BTreeMap<(Moment, u64), Act>,
@@ -123,6 +127,8 @@ impl World {
             watch: Watch::default(),
             trail: VecDeque::new(),
             record: None,
+            users: 0.0,
+            carried: Carried::default(),
             numbered: Vec::new(),
             queue: BTreeMap::new(),
             acts: 0,
@@ -246,6 +252,7 @@ impl World {
         match act {
             Act::Begin(id, fault) => {
                 self.note(format!("begins: {fault:?}"));
+                self.flow();
                 self.faults.push(fault);
                 self.numbered.push(id);
                 self.lines_changed();
@@ -281,6 +288,7 @@ impl World {
     fn end(&mut self, id: u64) {
         let Some(place) = self.numbered.iter().position(|n| *n == id) else { return };
         self.numbered.remove(place);
+        self.flow();
         let fault = self.faults.remove(place);
         self.note(format!("ends: {fault:?}"));
         if fault.ail == crate::line::Ail::Gone {
@@ -453,6 +461,7 @@ impl World {
             self.watch.failed_in_batch = true;
             return touched;
         }
+        self.flow();
         self.check_before_step();
         self.kernel.apply(&step);
         self.check_step(&step);
@@ -481,12 +490,21 @@ impl World {
                 let (after, outcome) = self.send(&probe);
                 let result = ProbeResult {
                     wan: probe.wan,
+                    family: probe.family,
                     target: probe.target,
                     sequence: probe.sequence,
                     outcome,
                 };
                 let (at, life) = (self.now + after, self.life);
                 self.plan(at, Act::Answer(life, result));
+            }
+            Ask::CountTraffic => {
+                self.flow();
+                let traffic = self.traffic();
+                self.engine.handle(Event::Traffic(traffic), self.now);
+            }
+            Ask::Untranslated { .. } => {
+                self.engine.handle(Event::Untranslated { deleted: 0 }, self.now);
             }
             Ask::CountFlows { wan, .. } => {
                 let end = self.flows_end.get(&wan);
@@ -524,6 +542,6 @@ impl World {
 }
 
 /// The outcome of a probe that nobody answers.
-pub(crate) fn silent(why: &str) -> Result<Duration, String> {
-    Err(why.to_owned())
+pub(crate) fn silent(why: &str) -> Result<Duration, Failure> {
+    Err(Failure::Silent(why.to_owned()))
 }
