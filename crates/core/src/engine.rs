@@ -19,7 +19,9 @@ use crate::desired::{self, Basis, Desired};
 use crate::facts::{self, Kept, Numbers, Obstacle, WanFacts};
 use crate::health::Side;
 use crate::names::{Family, IfIndex, Mac, PerFamily, RulePriority, WanId};
-use crate::observed::{Address, Key, Link, Neighbour, Nft, Observed, Route, Rule, Traffic};
+use crate::observed::{
+    Address, Key, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
+};
 use crate::steps::{Ask, ProbeResult, Step};
 use crate::time::Moment;
 
@@ -79,6 +81,17 @@ pub enum Event {
         /// How many flows were deleted.
         deleted: u64,
     },
+    /// The clients of a lost WAN's TCP flows were woken.
+    Woken {
+        /// The WAN.
+        wan: WanId,
+        /// The family.
+        family: Family,
+        /// How many flows it still had.
+        flows: u64,
+    },
+    /// The kernel has deleted the entries of TCP flows that were not over.
+    Gone(Vec<TcpFlow>),
     /// Flows that should have been translated were deleted.
     Untranslated {
         /// How many.
@@ -284,6 +297,10 @@ impl Engine {
             Event::Evacuated { wan, family, deleted } => {
                 self.evacuations.done(wan, family, deleted, now);
             }
+            Event::Woken { wan, family, flows } => {
+                self.evacuations.woken(wan, family, flows, now);
+            }
+            Event::Gone(flows) => self.evacuations.gone(flows, now),
             Event::Untranslated { deleted } => self.evacuations.untranslated_done(deleted, now),
             Event::Flows { wan, count } => self.flows_counted(wan, count, now),
             Event::Config(config) => self.reconfigure(*config, now),
@@ -319,6 +336,7 @@ impl Engine {
         }
         self.ask_for_traffic(now);
         self.ask_for_evacuations(now);
+        self.refuse_gone_flows(now);
         self.ask_for_untranslated(now);
         self.ask_for_flows(now);
     }

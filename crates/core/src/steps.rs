@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Target;
 use crate::names::{Family, Mark, WanId};
-use crate::observed::{Elements, Key, Observed, Route, Rule, RuleAction, Structure};
+use crate::observed::{Elements, Key, Observed, Route, Rule, RuleAction, Structure, TcpFlow};
 
 pub use diff::diff;
 
@@ -87,6 +87,22 @@ pub enum Ask {
         family: Family,
         /// The connection mark of its flows, and the mask under which it is compared.
         mark: (u32, u32),
+    },
+    /// Make the clients of a lost WAN's TCP flows send something, so that our table can tell them
+    /// to start anew. Answered by how many there were.
+    Wake {
+        /// The WAN whose flows they are.
+        wan: WanId,
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The connection mark of its flows, and the mask under which it is compared.
+        mark: (u32, u32),
+    },
+    /// The kernel has deleted the entries of these flows, and they cannot go on: have our table
+    /// refuse their packets for a while, and make their clients send some.
+    Refuse {
+        /// The flows.
+        flows: Vec<TcpFlow>,
     },
     /// Delete from conntrack the flows that came to be while our table was away, and so leave by a
     /// WAN without being translated: their packets would never be answered, for as long as

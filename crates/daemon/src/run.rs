@@ -3,6 +3,8 @@
 //! SIGINT, leaving everything in place so that traffic flows on, or when it was told to take
 //! everything out.
 
+mod asks;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,15 +13,18 @@ use anywan_core::api::{Notice, Plan, Problem};
 use anywan_core::config::{self, Config};
 use anywan_core::engine::{Engine, Event, Happening};
 use anywan_core::names::Family;
-use anywan_core::steps::{Ask, ProbeResult, Step};
+use anywan_core::steps::{ProbeResult, Step};
+use anywan_core::time::Moment;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::clock::Clock;
-use crate::kernel::{Hints, Kernel, KernelError, Monitor};
+use crate::kernel::{Destroyed, Hints, Kernel, KernelError, Monitor};
 use crate::probe::Prober;
 use crate::serve::{Reloaded, Request, RequestKind, Server};
 use crate::state::StateDir;
+
+use asks::Waking;
 
 /// Full re-reads in one go until the plan settles: steps that depend on others' effects (a
 /// parameter that appears with its module) need two or three.
@@ -60,20 +65,23 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let state = StateDir::open(&options.state_dir)?;
     // Subscribed before the first dump, so that nothing falls between.
     let monitor = Monitor::open().context("watch the kernel")?;
+    let mark_field = config.router.mark_field;
+    let ends = Destroyed::open(mark_field.number_mask()).context("watch the ends of flows")?;
     let kernel = Kernel::open(&options.state_dir)?;
     let (prober, results) = Prober::new();
     let clock = Clock::start();
     let engine = Engine::new(config, &state.kept());
     let (notices, _) = broadcast::channel(NOTICES_MAX);
+    let waking = Waking::new(mark_field.ask());
     let mut daemon =
-        Daemon { options, engine, kernel, prober, clock, state, notices, unread: false };
+        Daemon { options, engine, kernel, prober, clock, state, notices, waking, unread: false };
     daemon.keep();
     daemon.reread_all();
     daemon.settle();
     let (requests_to, requests) = mpsc::channel(REQUESTS_MAX);
     let server = Server::start(&daemon.options.socket, requests_to, daemon.notices.clone())?;
     tracing::info!(socket = %daemon.options.socket.display(), "steering");
-    let ended = daemon.watch(monitor, results, requests).await;
+    let ended = daemon.watch(monitor, ends, results, requests).await;
     server.stop().await;
     ended
 }
@@ -144,6 +152,8 @@ struct Daemon {
     clock: Clock,
     state: StateDir,
     notices: broadcast::Sender<Notice>,
+    /// Clients that are still to be woken.
+    waking: Waking,
     /// Some reading has failed, and not been made up for.
     unread: bool,
 }
@@ -168,18 +178,21 @@ impl Daemon {
     async fn watch(
         &mut self,
         mut monitor: Monitor,
+        mut ends: Destroyed,
         mut results: mpsc::Receiver<ProbeResult>,
         mut requests: mpsc::Receiver<Request>,
     ) -> anyhow::Result<()> {
         let mut signals = Signals::new()?;
         let mut reread_at = self.clock.now() + REREAD;
         while !self.engine.left() {
-            let wait = self.engine.poll_deadline().map_or(reread_at, |d| d.min(reread_at));
+            let next = [self.engine.poll_deadline(), self.waking.next()].into_iter().flatten();
+            let wait = next.fold(reread_at, Moment::min);
             tokio::select! {
                 biased;
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
                 hints = monitor.next() => self.reread(hints),
+                gone = ends.next() => self.hear_of_ends(gone),
                 Some(result) = results.recv() => self.handle(Event::Probe(result)),
                 _ = signals.hangup.recv() => {
                     // What is wrong is in the log and among the problems.
@@ -202,6 +215,7 @@ impl Daemon {
                 self.handle(Event::Probe(result));
             }
             self.settle();
+            self.go_on_waking();
         }
         Ok(())
     }
@@ -219,14 +233,13 @@ impl Daemon {
                 touched |= self.carry_out(step);
             }
             self.tell();
-            if touched.is_empty() {
+            if !touched.is_empty() {
+                self.reread(touched);
+            } else if !self.ask_all() {
                 break;
             }
-            self.reread(touched);
         }
-        while let Some(ask) = self.engine.poll_ask() {
-            self.ask(ask);
-        }
+        self.ask_all();
         self.tell();
     }
 
@@ -239,37 +252,6 @@ impl Daemon {
             self.handle(Event::StepFailed { step, error });
         }
         touched
-    }
-
-    fn ask(&mut self, ask: Ask) {
-        match ask {
-            Ask::Probe(probe) => {
-                if let Err(result) = self.prober.send(probe) {
-                    self.handle(Event::Probe(*result));
-                }
-            }
-            Ask::CountFlows { wan, mark: (mark, mask) } => {
-                match self.kernel.count_flows(mark, mask) {
-                    Ok(count) => self.handle(Event::Flows { wan, count }),
-                    Err(error) => tracing::warn!(error = %chain(&error), "flows were not counted"),
-                }
-                self.keep();
-            }
-            Ask::Untranslated { family, marks: (marks, mask), ask } => {
-                match self.kernel.delete_untranslated(family, (&marks, mask), ask) {
-                    Ok(deleted) => self.handle(Event::Untranslated { deleted }),
-                    Err(error) => {
-                        tracing::warn!(error = %chain(&error), "flows were not looked at")
-                    }
-                }
-            }
-            Ask::Evacuate { wan, family, mark: (mark, mask) } => {
-                match self.kernel.evacuate(family, mark, mask) {
-                    Ok(deleted) => self.handle(Event::Evacuated { wan, family, deleted }),
-                    Err(error) => tracing::warn!(error = %chain(&error), "evacuation failed"),
-                }
-            }
-        }
     }
 
     fn reread_all(&mut self) {

@@ -1,13 +1,14 @@
 //! Flows that are left on a lost WAN. "They are gone" is a fact to be established, not a thing
 //! once done: the question is asked again until nothing was found, and from time to time after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Engine, FLOWS_COUNTED};
 use crate::config::Wan;
 use crate::names::{Family, WanId};
-use crate::observed::Structure;
+use crate::observed::{Structure, TcpFlow};
 use crate::steps::Ask;
 use crate::time::Moment;
 
@@ -16,10 +17,23 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Again after none was found.
 const RECHECK: Duration = Duration::from_secs(30);
 
+/// Between the first two rounds of waking: a client that was lost on the way gets a second call
+/// soon. Trebles with each round: some kernels show flows that were reset for some time.
+const WAKE_AGAIN: Duration = Duration::from_millis(200);
+/// How long flows that the kernel has deleted are kept in mind: news of their end may come before
+/// the news of the reason for it.
+const GONE_KEPT: Duration = Duration::from_secs(2);
+/// How many of them: some 100 bytes each.
+const GONE_MAX: usize = 65_536;
+
 /// When each lost WAN's flows are to be looked for.
 #[derive(Debug, Default)]
 pub(super) struct Evacuations {
     next: BTreeMap<(WanId, Family), Moment>,
+    /// When the clients of each lost WAN's flows are to be woken, after how many rounds.
+    wakes: BTreeMap<(WanId, Family), (Moment, u32)>,
+    /// Flows whose entries are gone, and since when.
+    gone: Vec<(Moment, TcpFlow)>,
     /// When flows that were not translated are to be looked for.
     untranslated: Option<Moment>,
 }
@@ -32,7 +46,22 @@ impl Evacuations {
     }
 
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.next.values().copied().chain(self.untranslated).min()
+        let wakes = self.wakes.values().map(|(next, _)| *next);
+        let gone = self.gone.first().map(|(since, _)| *since + GONE_KEPT);
+        self.next.values().copied().chain(wakes).chain(gone).chain(self.untranslated).min()
+    }
+
+    pub(super) fn woken(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
+        if let Some((next, rounds)) = self.wakes.get_mut(&(wan, family)) {
+            let pause = WAKE_AGAIN.saturating_mul(3_u32.saturating_pow(*rounds)).min(RECHECK);
+            *rounds = if flows > 0 { *rounds + 1 } else { 0 };
+            *next = now + if flows > 0 { pause } else { RECHECK };
+        }
+    }
+
+    pub(super) fn gone(&mut self, flows: Vec<TcpFlow>, now: Moment) {
+        let room = GONE_MAX.saturating_sub(self.gone.len());
+        self.gone.extend(flows.into_iter().take(room).map(|flow| (now, flow)));
     }
 
     /// Our table was away: flows that began meanwhile are to be looked for.
@@ -52,19 +81,54 @@ impl Engine {
     pub(super) fn ask_for_evacuations(&mut self, now: Moment) {
         let choice = &self.choice;
         self.evacuations.next.retain(|(wan, family), _| choice.get(*family).lost.contains(wan));
+        self.evacuations.wakes.retain(|(wan, family), _| choice.get(*family).lost.contains(wan));
         if !self.steps.is_empty() || self.leaving {
             return;
         }
         let field = self.config.router.mark_field;
         for family in Family::BOTH {
             for wan in &self.choice.get(family).lost {
+                let mark = (field.keep(*wan).0, field.number_mask());
+                // Whoever waits is told first: deleting can take longer.
+                let (next, _) = self.evacuations.wakes.entry((*wan, family)).or_insert((now, 0));
+                if *next <= now {
+                    *next = now + RECHECK;
+                    self.asks.push_back(Ask::Wake { wan: *wan, family, mark });
+                }
                 let next = self.evacuations.next.entry((*wan, family)).or_insert(now);
                 if *next <= now {
                     *next = now + RECHECK;
-                    let mark = (field.keep(*wan).0, field.number_mask());
                     self.asks.push_back(Ask::Evacuate { wan: *wan, family, mark });
                 }
             }
+        }
+    }
+
+    /// Has flows refused whose entries are gone and that cannot go on: their WAN is lost, or the
+    /// address that they were known by outside is no longer ours. Others go on by themselves: the
+    /// kernel picks them up in the middle. While nothing works, nobody is told anything.
+    pub(super) fn refuse_gone_flows(&mut self, now: Moment) {
+        if self.evacuations.gone.is_empty() || !self.steps.is_empty() || self.leaving {
+            return;
+        }
+        let field = self.config.router.mark_field;
+        let mut held = std::mem::take(&mut self.evacuations.gone);
+        let own: BTreeSet<IpAddr> = self.observed.addresses.iter().map(|a| a.address).collect();
+        let hopeless = |flow: &TcpFlow| {
+            let choice = self.choice.get(flow.family);
+            let lost = choice.lost.iter().any(|wan| {
+                field.keep(*wan).0 & field.number_mask() == flow.mark & field.number_mask()
+            });
+            let translated = flow.outside != flow.client.ip();
+            !choice.serving.is_empty() && (lost || (translated && !own.contains(&flow.outside)))
+        };
+        let (doomed, mut rest): (Vec<_>, Vec<_>) =
+            held.drain(..).partition(|(_, flow)| hopeless(flow));
+        rest.retain(|(since, _)| now < *since + GONE_KEPT);
+        self.evacuations.gone = rest;
+        if !doomed.is_empty() {
+            let flows = doomed.into_iter().map(|(_, flow)| flow).collect();
+            self.asks.push_back(Ask::Refuse { flows });
         }
     }
 

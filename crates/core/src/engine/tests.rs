@@ -20,6 +20,8 @@ struct World {
     carried_out: Vec<Step>,
     happenings: Vec<Happening>,
     evacuated: Vec<(WanId, Family)>,
+    woken: Vec<(WanId, Family)>,
+    refused: Vec<TcpFlow>,
     answers: VecDeque<(Moment, ProbeResult)>,
     /// How many flows a retiring WAN still has.
     flows: u64,
@@ -119,6 +121,8 @@ impl World {
             carried_out: Vec::new(),
             happenings: Vec::new(),
             evacuated: Vec::new(),
+            woken: Vec::new(),
+            refused: Vec::new(),
             answers: VecDeque::new(),
             flows: 0,
         }
@@ -192,6 +196,11 @@ impl World {
             Ask::CountTraffic => {
                 self.engine.handle(Event::Traffic(std::collections::BTreeMap::new()), self.now);
             }
+            Ask::Wake { wan, family, .. } => {
+                self.woken.push((wan, family));
+                self.engine.handle(Event::Woken { wan, family, flows: 0 }, self.now);
+            }
+            Ask::Refuse { flows } => self.refused.extend(flows),
             Ask::Untranslated { .. } => {
                 self.engine.handle(Event::Untranslated { deleted: 0 }, self.now);
             }

@@ -1,7 +1,7 @@
 //! What the world says about flows: those whose clients may be waiting, and how much each WAN
 //! carries. Read when asked for, never part of [`Observed`](super::Observed).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,8 @@ pub struct TcpFlow {
     pub client: SocketAddr,
     /// Whom the client believes to talk to.
     pub server: SocketAddr,
+    /// The client's address as the server sees it: after translation.
+    pub outside: IpAddr,
     /// Its whole connection mark, other programs' bits included.
     pub mark: u32,
 }

@@ -204,7 +204,8 @@ mod tests {
         ] {
             let client: SocketAddr = client.parse().expect("an address");
             let server: SocketAddr = server.parse().expect("an address");
-            let flow = TcpFlow { family: Family::of(client.ip()), client, server, mark: 0 };
+            let (family, outside) = (Family::of(client.ip()), client.ip());
+            let flow = TcpFlow { family, client, server, outside, mark: 0 };
             let packet = segment(&flow, 1, 2).expect("one family");
             assert_eq!(packet.len(), header + TCP_HEADER);
             let (_, mut sum) = match (server.ip(), client.ip()) {

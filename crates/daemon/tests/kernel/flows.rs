@@ -266,6 +266,7 @@ fn gone_flows_are_forgotten_in_time_and_never_count_as_drift() {
             family,
             client: SocketAddr::new(server(family).ip(), port),
             server: server(family),
+            outside: server(family).ip(),
             mark: PINNED,
         };
         let before = kernel.nft().expect("readable");

@@ -14,6 +14,7 @@ use super::{
     TUPLE_PROTO, header, message_type,
 };
 
+const TUPLE_REPLY: u16 = 2;
 const TUPLE_IP: u16 = 1;
 /// Source and destination in `TUPLE_IP`, IPv4 and IPv6.
 const IP_SOURCE: [u16; 2] = [1, 3];
@@ -65,10 +66,13 @@ pub(crate) fn waiting(payload: &[u8]) -> Option<TcpFlow> {
     let ip = tuple.nested().find(TUPLE_IP)?;
     let client = end(ip, IP_SOURCE, proto, PROTO_SOURCE)?;
     let server = end(ip, IP_DESTINATION, proto, PROTO_DESTINATION)?;
+    let answers = attributes.clone().find(TUPLE_REPLY)?.nested().find(TUPLE_IP)?;
+    let outside = IP_DESTINATION.into_iter().find_map(|kind| answers.nested().find(kind)?.ip())?;
     let family = Family::of(client.ip());
     // The kernel leaves out a mark of 0.
     let mark = attributes.find(MARK).map_or(Some(0), Attribute::be32)?;
-    (Family::of(server.ip()) == family).then_some(TcpFlow { family, client, server, mark })
+    let flow = TcpFlow { family, client, server, outside, mark };
+    (Family::of(server.ip()) == family).then_some(flow)
 }
 
 fn end(ip: Attribute<'_>, ips: [u16; 2], proto: Attribute<'_>, port: u16) -> Option<SocketAddr> {

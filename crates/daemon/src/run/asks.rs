@@ -1,0 +1,126 @@
+//! Asks the engine's questions and hands it the answers. Sending probes and waking clients take
+//! time: probes are the prober's; clients are woken some at a time, between the loop's other work.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anywan_core::engine::Event;
+use anywan_core::names::Mark;
+use anywan_core::observed::TcpFlow;
+use anywan_core::steps::Ask;
+use anywan_core::time::Moment;
+
+use super::{Daemon, chain};
+use crate::kernel::Gone;
+
+/// Between two portions of clients that are woken, so that no queue on the way overflows.
+const PORTION_GAP: Duration = Duration::from_millis(1);
+/// Clients that wait to be woken: all that two families of one WAN may have. More come into view
+/// again in the next round.
+const WAKING_MAX: usize = 131_072;
+/// How long packets of flows whose entry is gone are refused: TCP keeps trying for minutes, but
+/// whoever was woken has heard by then.
+const REFUSED_SECONDS: u32 = 120;
+
+/// Clients that are still to be woken.
+#[derive(Debug)]
+pub(super) struct Waking {
+    flows: VecDeque<TcpFlow>,
+    next: Moment,
+    /// The mark under which the routing leads to LANs only.
+    ask: Mark,
+}
+
+impl Waking {
+    pub(super) fn new(ask: Mark) -> Waking {
+        Waking { flows: VecDeque::new(), next: Moment::default(), ask }
+    }
+
+    /// When the next portion is due.
+    pub(super) fn next(&self) -> Option<Moment> {
+        (!self.flows.is_empty()).then_some(self.next)
+    }
+
+    fn extend(&mut self, flows: Vec<TcpFlow>) {
+        let room = WAKING_MAX.saturating_sub(self.flows.len());
+        self.flows.extend(flows.into_iter().take(room));
+    }
+}
+
+impl Daemon {
+    /// Asks what there is to ask; says whether there was anything.
+    pub(super) fn ask_all(&mut self) -> bool {
+        let mut any = false;
+        while let Some(ask) = self.engine.poll_ask() {
+            any = true;
+            self.ask(ask);
+        }
+        self.go_on_waking();
+        any
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        let answer = match ask {
+            Ask::Probe(probe) => {
+                if let Err(result) = self.prober.send(probe) {
+                    self.handle(Event::Probe(*result));
+                }
+                return;
+            }
+            Ask::CountTraffic => self.kernel.traffic().map(Event::Traffic),
+            Ask::CountFlows { wan, mark: (mark, mask) } => {
+                let count = self.kernel.count_flows(mark, mask);
+                self.keep();
+                count.map(|count| Event::Flows { wan, count })
+            }
+            Ask::Wake { wan, family, mark: (mark, mask) } => {
+                self.kernel.established(family, mark, mask).map(|found| {
+                    let flows = found.len() as u64;
+                    self.waking.extend(found);
+                    Event::Woken { wan, family, flows }
+                })
+            }
+            Ask::Refuse { flows } => match self.kernel.mark_gone(&flows, REFUSED_SECONDS) {
+                Ok(()) => return self.waking.extend(flows),
+                Err(error) => Err(error),
+            },
+            Ask::Untranslated { family, marks: (marks, mask), ask } => self
+                .kernel
+                .delete_untranslated(family, (&marks, mask), ask)
+                .map(|deleted| Event::Untranslated { deleted }),
+            Ask::Evacuate { wan, family, mark: (mark, mask) } => self
+                .kernel
+                .evacuate(family, mark, mask)
+                .map(|deleted| Event::Evacuated { wan, family, deleted }),
+        };
+        match answer {
+            Ok(event) => self.handle(event),
+            // It is asked again.
+            Err(error) => tracing::warn!(error = %chain(&error), "a question was not answered"),
+        }
+    }
+
+    /// Wakes the next portion of clients, when it is due.
+    pub(super) fn go_on_waking(&mut self) {
+        let now = self.clock.now();
+        if self.waking.next().is_none_or(|next| next > now) {
+            return;
+        }
+        let flows = self.waking.flows.make_contiguous();
+        match self.kernel.wake(flows, self.waking.ask) {
+            Ok(done) => drop(self.waking.flows.drain(..done)),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "clients could not be woken");
+                self.waking.flows.clear();
+            }
+        }
+        self.waking.next = now + PORTION_GAP;
+    }
+
+    pub(super) fn hear_of_ends(&mut self, gone: Gone) {
+        if gone.overruns > 0 {
+            tracing::warn!(overruns = gone.overruns, "the ends of some flows were not heard of");
+        }
+        self.handle(Event::Gone(gone.flows));
+    }
+}
