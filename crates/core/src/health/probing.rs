@@ -299,6 +299,7 @@ impl Side {
 
     fn heard_from(&mut self, target: usize, settings: &Health, now: Moment) {
         self.mute = false;
+        self.heard = Some(now);
         if let Some(burst) = &mut self.burst {
             burst.answered.insert(target);
         }
