@@ -436,18 +436,25 @@ impl World {
             }
             self.check_batch();
             self.listen();
-            if touched.is_empty() {
+            if !touched.is_empty() {
+                self.reread(&touched);
+            } else if !self.ask_all() {
                 break;
             }
-            self.reread(&touched);
         }
+        self.ask_all();
+        self.listen();
+    }
+
+    /// Asks what there is to ask; whether there was anything.
+    fn ask_all(&mut self) -> bool {
         let mut asks = 0;
         while let Some(ask) = self.engine.poll_ask() {
             asks += 1;
             self.take(ask);
         }
         self.check_asks(asks);
-        self.listen();
+        asks > 0
     }
 
     fn carry_out(&mut self, step: Step) -> BTreeSet<Part> {
@@ -512,6 +519,13 @@ impl World {
                 self.engine.handle(Event::Flows { wan, count }, self.now);
                 self.keep();
             }
+            Ask::Wake { wan, family, .. } => {
+                self.check_evacuation(wan, family);
+                let flows = hash(&[self.seed, self.acts, self.steps]) % 3;
+                self.engine.handle(Event::Woken { wan, family, flows }, self.now);
+            }
+            // Nothing comes of it but packets.
+            Ask::Refuse { .. } => {}
             Ask::Evacuate { wan, family, .. } => {
                 self.check_evacuation(wan, family);
                 let deleted = hash(&[self.seed, self.acts, self.steps]) % 3;
