@@ -510,8 +510,8 @@ impl World {
                 let traffic = self.traffic();
                 self.engine.handle(Event::Traffic(traffic), self.now);
             }
-            Ask::Untranslated { .. } => {
-                self.engine.handle(Event::Untranslated { deleted: 0 }, self.now);
+            Ask::Untranslated { family, .. } => {
+                self.engine.handle(Event::Untranslated { family, deleted: 0 }, self.now);
             }
             Ask::CountFlows { wan, .. } => {
                 let end = self.flows_end.get(&wan);
