@@ -390,7 +390,11 @@ fn output_rules(mask: u32, number: u32, probe: u32) -> Vec<String> {
         // The reset that answers what comes for a probe whose socket is closed: it knows no WAN.
         format!("ct mark & {mask:#x} == {probe:#x} oif @outside goto last_words"),
         format!("ct mark & {number:#x} == 0 return"),
-        // Our own reset belongs to the lost flow, and must get out.
+        // What we say ourselves about a flow. To a LAN it goes as the routing says; so does our
+        // reset, whose source is the server's, on an interface that LAN and WAN share. The rest
+        // leaves by the flow's own WAN.
+        "ct state related oif != @outside return".to_owned(),
+        "ct state related fib saddr type != local return".to_owned(),
         "ct state related goto keep".to_owned(),
         "ct direction reply goto keep".to_owned(),
         format!("meta nfproto ipv4 ct mark & {number:#x} vmap @restore4"),
