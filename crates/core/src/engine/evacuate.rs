@@ -45,6 +45,11 @@ impl Evacuations {
         }
     }
 
+    /// Whether the flows of a WAN are told for the first time since it was lost.
+    fn is_first_call(&self, wan: WanId, family: Family) -> bool {
+        self.wakes.get(&(wan, family)).is_some_and(|(_, rounds)| *rounds == 0)
+    }
+
     pub(super) fn deadline(&self) -> Option<Moment> {
         let wakes = self.wakes.values().map(|(next, _)| *next);
         let gone = self.gone.first().map(|(since, _)| *since + GONE_KEPT);
@@ -77,6 +82,22 @@ impl Evacuations {
 }
 
 impl Engine {
+    /// Tells how many established TCP flows hear that their WAN is lost; not again for those that
+    /// some kernels show for a while after their reset.
+    pub(super) fn tell_woken(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
+        if flows > 0 && self.evacuations.is_first_call(wan, family) {
+            let reason = "TCP flows told to start anew";
+            self.tell(now, "told", Some(wan), Some(family), ("", &flows.to_string(), reason));
+        }
+    }
+
+    pub(super) fn tell_evacuated(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
+        if flows > 0 {
+            let reason = "other flows go on by another WAN";
+            self.tell(now, "told", Some(wan), Some(family), ("", &flows.to_string(), reason));
+        }
+    }
+
     /// Asks for evacuations that are due; only once the kernel already sends new flows elsewhere.
     pub(super) fn ask_for_evacuations(&mut self, now: Moment) {
         let choice = &self.choice;
