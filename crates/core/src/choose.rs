@@ -11,6 +11,7 @@ use crate::config::{AllDown, Config, Wan};
 use crate::facts::{Numbers, WanFacts, numbered};
 use crate::health::Side;
 use crate::names::{Family, PerFamily, WanId, Weight};
+use crate::time::Moment;
 
 /// The health of every WAN.
 pub type Sides = BTreeMap<WanId, PerFamily<Side>>;
@@ -28,7 +29,8 @@ pub struct FamilyChoice {
     pub peers: BTreeMap<WanId, Weight>,
     /// The WANs that work, best first, those that work badly last; behind those that serve they are the kernel's own reserve.
     pub usable: Vec<WanId>,
-    /// The WANs whose flows must be told to start anew: they do not work, and others do.
+    /// The WANs whose flows must be told to start anew: they do not work, and another has proved
+    /// since that it does.
     pub lost: BTreeSet<WanId>,
     /// Why it is so.
     pub reason: Reason,
@@ -147,7 +149,15 @@ fn choose_family(
         Reason::Trying | Reason::NoneWorks | Reason::Absent => BTreeSet::new(),
         Reason::BestPriority | Reason::LeastBad | Reason::Drained | Reason::Unproven => {
             let failed = trust.iter().filter(|(_, t)| **t <= Trust::Down).map(|(id, _)| *id);
-            failed.chain(stranded(facts, family)).collect()
+            let side = |id: &WanId| sides.get(id).map(|sides| sides.get(family));
+            // Only once another has shown that it lives: they may all have died together, and then
+            // the first that returns carries on its own flows.
+            let told = |id: &WanId| {
+                let since = side(id).map_or(Moment::default(), Side::since);
+                side(id).is_some_and(Side::told)
+                    || usable.iter().filter_map(side).any(|other| other.heard_since(since))
+            };
+            failed.chain(stranded(facts, family)).filter(told).collect()
         }
     };
     FamilyChoice {

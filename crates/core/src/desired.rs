@@ -18,7 +18,6 @@ use crate::facts::{Numbers, WanFacts, numbered_all};
 use crate::names::{Family, MarkField, PROTOCOL, TableId, WanId};
 use crate::observed::{Elements, Observed, Route, Rule};
 
-pub use routing::last_priority;
 pub use slots::SLOTS;
 pub use sysctl::watched as watched_sysctls;
 
@@ -151,6 +150,7 @@ fn parting_route(observed: &Observed, family: Family) -> Option<Route> {
     }
     let reserve = of_family()
         .filter(|r| r.protocol == PROTOCOL && r.metric >= routing::METRIC_RESERVE)
+        .filter(|r| !r.hops.is_empty())
         .min_by_key(|r| r.metric)?;
     Some(Route { table: TableId::MAIN, metric: 0, protocol: STATIC, ..reserve.clone() })
 }

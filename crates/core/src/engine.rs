@@ -97,9 +97,11 @@ pub enum Event {
     },
     /// The kernel has deleted the entries of TCP flows that were not over.
     Gone(Vec<TcpFlow>),
-    /// Flows that should have been translated were deleted.
+    /// Flows that began while our table was gone were looked for.
     Untranslated {
-        /// How many.
+        /// The family.
+        family: Family,
+        /// How many flows were deleted.
         deleted: u64,
     },
     /// The flows of a retiring WAN were counted.
@@ -346,7 +348,9 @@ impl Engine {
                 self.evacuations.woken(wan, family, flows, now);
             }
             Event::Gone(flows) => self.evacuations.gone(flows, now),
-            Event::Untranslated { deleted } => self.evacuations.untranslated_done(deleted, now),
+            Event::Untranslated { family, deleted } => {
+                self.evacuations.searched(family, deleted, now);
+            }
             Event::Flows { wan, count } => self.flows_counted(wan, count, now),
             Event::Released { wan, family, flows } => self.released(wan, family, flows, now),
             Event::Drain { wan, drained } => self.drain(wan, drained, now),

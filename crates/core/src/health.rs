@@ -104,6 +104,10 @@ pub struct Side {
     slow_since: Option<Moment>,
     /// Probes go unanswered although traffic comes back.
     mute: bool,
+    /// When it showed a sign of life last.
+    heard: Option<Moment>,
+    /// An earlier daemon had told its flows to start anew.
+    told: bool,
     targets: Targets,
     rtts: BTreeMap<Kind, Rtt>,
     loss: Loss,
@@ -134,6 +138,8 @@ impl Side {
             clear_since: None,
             slow_since: None,
             mute: false,
+            heard: None,
+            told: false,
             targets: Targets::default(),
             rtts: BTreeMap::new(),
             loss: Loss::default(),
@@ -150,7 +156,7 @@ impl Side {
     /// A side that the kernel's own state says was lost when an earlier daemon left.
     pub fn known_lost(now: Moment) -> Side {
         let mut side = Side::new(false, now);
-        side.been_up = true;
+        (side.been_up, side.told) = (true, true);
         side.enter(State::Down, "was down when the daemon started".to_owned(), now);
         side
     }
@@ -178,6 +184,17 @@ impl Side {
     /// Whether it has worked since the daemon started, or an earlier daemon had known it.
     pub fn has_been_up(&self) -> bool {
         self.been_up
+    }
+
+    /// Whether it has shown a sign of life at or after `moment`; one that nobody can ask is believed.
+    pub fn heard_since(&self, moment: Moment) -> bool {
+        let unasked = self.targets.count() == 0 && self.been_up;
+        unasked || self.heard.is_some_and(|heard| heard >= moment)
+    }
+
+    /// Whether the kernel says that its flows were told to start anew, by an earlier daemon.
+    pub fn told(&self) -> bool {
+        self.told && self.state == State::Down
     }
 
     /// The smoothed round trip of the plainest kind of probe that is answered.

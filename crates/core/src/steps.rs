@@ -4,7 +4,7 @@
 
 mod diff;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Target;
-use crate::names::{Family, Mark, WanId};
+use crate::names::{Family, IfIndex, Mark, WanId};
 use crate::observed::{Elements, Key, Observed, Route, Rule, RuleAction, Structure, TcpFlow};
 
 pub use diff::diff;
@@ -116,17 +116,21 @@ pub enum Ask {
         /// The router's own addresses: flows to them came from outside, and stay.
         own: Vec<IpAddr>,
     },
-    /// Delete from conntrack the flows that came to be while our table was away, and so leave by a
-    /// WAN without being translated: their packets would never be answered, for as long as
-    /// anybody sends them. Answered by how many were deleted.
+    /// Delete from conntrack the flows that began while our table was gone: from a LAN to a
+    /// destination that nobody but us routes, and untranslated though they leave by a WAN that
+    /// translates. The kernel never translates a flow that it knows; one that it has forgotten
+    /// starts anew with its next packet. Answered by how many were deleted.
     Untranslated {
         /// IPv4 or IPv6.
         family: Family,
-        /// The connection marks of flows that must be translated, and the mask under which they
-        /// are compared; 0 is a flow that belongs to no WAN.
-        marks: (Vec<u32>, u32),
-        /// The mark under which a route look-up stops short of our own tables.
-        ask: Mark,
+        /// The interfaces of the LANs.
+        lans: BTreeSet<IfIndex>,
+        /// The mark under which a look-up tells whether anyone but us knows a destination.
+        question: Mark,
+        /// The mask under which connection marks are compared.
+        mask: u32,
+        /// Connection marks, under the mask, of flows that are right as they are.
+        right: BTreeSet<u32>,
     },
     /// Count the flows that a retiring WAN still has. Answered by the number.
     CountFlows {

@@ -113,7 +113,7 @@ impl World {
             .into_iter()
             .map(|(id, wan)| (id, PerFamily::from_fn(|family| side(&wan.name, family))))
             .collect();
-        let choice = choose(config, &self.numbers, &facts, &sides);
+        let choice = choose(config, &self.numbers, &facts, &sides, &BTreeSet::new());
         for family in Family::BOTH {
             let chosen = choice.get(family);
             let serving: Vec<String> =
@@ -128,6 +128,7 @@ impl World {
             numbers: &self.numbers,
             facts: &facts,
             choice: &choice,
+            cut: None,
             observed: &observed,
         };
         let desired = desire(basis);

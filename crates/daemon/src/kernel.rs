@@ -174,6 +174,21 @@ impl Kernel {
         conntrack::count(&mut self.netfilter, mark, mask)
     }
 
+    /// Deletes from conntrack the untranslated flows of one family from one of `lans` to where
+    /// nobody else's routes lead (as a look-up under the mark `question` tells), unless their mark
+    /// under the mask is one of those that are right; says how many there were.
+    pub fn forget_untranslated(
+        &mut self,
+        family: Family,
+        lans: &BTreeSet<IfIndex>,
+        question: u32,
+        right: (u32, &BTreeSet<u32>),
+    ) -> Result<u64, KernelError> {
+        let route = &mut self.route;
+        let way = |to| routes::way(route, to, question);
+        conntrack::forget_untranslated(&mut self.netfilter, family, lans, right, way)
+    }
+
     /// Deletes from conntrack the flows of one family whose mark is `mark` under `mask`, but for
     /// established TCP, and says how many there were.
     pub fn evacuate(&mut self, family: Family, mark: u32, mask: u32) -> Result<u64, KernelError> {
@@ -197,17 +212,6 @@ impl Kernel {
         self.mark_gone(&flows, seconds)?;
         let count = conntrack::delete_released(&mut self.netfilter, family, found)?;
         Ok((count, flows))
-    }
-
-    /// Deletes from conntrack the flows of one family that should have been translated and are
-    /// not: see [`Ask::Untranslated`](anywan_core::steps::Ask::Untranslated).
-    pub fn delete_untranslated(
-        &mut self,
-        family: Family,
-        marks: (&[u32], u32),
-        ask: Mark,
-    ) -> Result<u64, KernelError> {
-        conntrack::delete_untranslated(&mut self.netfilter, &mut self.route, family, marks, ask)
     }
 
     /// The TCP flows of one family whose mark is `mark` under `mask` and that a client may be

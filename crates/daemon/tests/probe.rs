@@ -44,7 +44,7 @@ impl Asker {
         match self.family {
             Family::Ipv4 if !target.serves(Family::Ipv4) => Family::Ipv6,
             Family::Ipv6 if !target.serves(Family::Ipv6) => Family::Ipv4,
-            family => family,
+            family @ (Family::Ipv4 | Family::Ipv6) => family,
         }
     }
 
@@ -81,7 +81,8 @@ impl Asker {
     async fn must_answer(&mut self, wan: u8, target: Target) {
         let outcome = self.ask(wan, target.clone(), 5_000).await;
         let round_trip = outcome.unwrap_or_else(|why| panic!("{target} through {wan}: {why}"));
-        assert!(round_trip < Duration::from_secs(1), "{target}: {round_trip:?}");
+        // More than a second is possible: that is when a lost neighbour solicitation is repeated.
+        assert!(round_trip <= Duration::from_secs(5), "{target}: {round_trip:?}");
     }
 
     /// Waits until the kernel stamps packets as they arrive: it begins to, in its own time, some

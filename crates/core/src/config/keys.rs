@@ -428,7 +428,7 @@ const ROUTER: &[Key] = &[
         name: "rule_priority_base",
         kind: Kind::Number { min: 1, max: 2_000 },
         default: Some("1000"),
-        doc: "Where anywan's ip rules begin: one block from here, one 30,000 higher.",
+        doc: "Where anywan's ip rules begin: one block of 1,000 from here; the last two stand right before main, at 32765.",
         aliases: &["rule_base", "rule_priority"],
     },
 ];

@@ -137,8 +137,8 @@ pub struct Router {
     pub mark_field: MarkField,
     /// `table_base` is the `balance` table, `table_base + N` that of WAN N.
     pub table_base: TableId,
-    /// The first of our rule priorities: the low block is 1,000 long, the high one begins 30,000
-    /// later.
+    /// The first of our rule priorities: this block is 1,000 long; the last two rules stand at
+    /// 32765, right before main.
     pub rule_priority_base: RulePriority,
 }
 

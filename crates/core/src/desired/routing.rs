@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::Basis;
-use crate::config::Config;
 use crate::facts::{WanFacts, numbered};
 use crate::names::{Family, MarkField, PROTOCOL, RulePriority, TableId, WanId};
 use crate::observed::{Hop, Route, Rule, RuleAction};
@@ -36,14 +35,11 @@ const MAIN: u32 = 900;
 const ASKED: u32 = 901;
 const SOURCES: u32 = 910;
 const OTHERS: u32 = 990;
-/// Offset of the high block.
-const HIGH: u32 = 30_000;
-
-/// The last of our rule priorities: what stands behind it, before main's 32766, sees no packet
-/// for the internet.
-pub fn last_priority(config: &Config) -> RulePriority {
-    RulePriority(config.router.rule_priority_base.0 + HIGH + 2)
-}
+/// The high block: right before main, and, being added later, behind whoever else is there.
+/// `wg-quick` for all traffic takes this and the one before when it is started before us.
+const LAST: RulePriority = RulePriority(32_765);
+/// The last route of `balance`: what has no way out is refused before main is asked.
+const METRIC_REFUSE: u32 = u32::MAX - 1;
 
 pub(super) fn table_of(basis: Basis<'_>, wan: WanId) -> TableId {
     TableId(basis.config.router.table_base.0 + u32::from(wan.0))
@@ -89,6 +85,9 @@ fn family_routes(basis: Basis<'_>, family: Family) -> Vec<Route> {
         let metric = if choice.usable.contains(id) { metric } else { metric + METRIC_LAST };
         routes.extend(hop(id).map(|h| route(balance, metric, vec![h])));
     }
+    if choice.is_present() {
+        routes.push(route(balance, METRIC_REFUSE, Vec::new()));
+    }
     routes
 }
 
@@ -125,11 +124,15 @@ fn family_rules(basis: Basis<'_>, family: Family) -> Vec<Rule> {
             RuleAction::Goto(RulePriority(low + OTHERS)),
         ),
         at(OTHERS, Some(TAILSCALE), balance),
-        // The question "does anyone but us know this destination?" ends here.
-        at(HIGH, Some((field.ask().0, field.mask())), RuleAction::Unreachable),
-        at(HIGH + 1, None, balance),
-        at(HIGH + 2, None, RuleAction::Unreachable),
     ];
+    // The question "does anyone but us know this destination?" ends here. These two stand at one
+    // priority in any order, so neither may match what is the other's.
+    let asked = Rule {
+        priority: LAST,
+        ..at(0, Some((field.ask().0, field.mask())), RuleAction::Unreachable)
+    };
+    rules.push(Rule { invert: true, action: balance, ..asked.clone() });
+    rules.push(asked);
     let wans: Vec<WanId> = basis.facts.keys().copied().collect();
     let mut next = low + MARKS;
     mark_tree(basis, family, field, &wans, &mut next, &mut rules);

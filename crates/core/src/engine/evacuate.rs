@@ -1,13 +1,14 @@
-//! Flows that are left on a lost WAN. "They are gone" is a fact to be established, not a thing
-//! once done: the question is asked again until nothing was found, and from time to time after.
+//! Flows that are left on a lost WAN, or that began untranslated while our table was gone. "They
+//! are gone" is a fact to be established, not a thing once done: the question is asked again until
+//! nothing was found, and, of a lost WAN, from time to time after.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Engine, FLOWS_COUNTED};
-use crate::config::Wan;
-use crate::names::{Family, WanId};
+use crate::config::{Nat, Wan};
+use crate::names::{Family, IfIndex, PerFamily, WanId};
 use crate::observed::{Structure, TcpFlow};
 use crate::steps::Ask;
 use crate::time::Moment;
@@ -26,16 +27,17 @@ const GONE_KEPT: Duration = Duration::from_secs(2);
 /// How many of them: some 100 bytes each.
 const GONE_MAX: usize = 65_536;
 
-/// When each lost WAN's flows are to be looked for.
+/// When flows are to be looked for.
 #[derive(Debug, Default)]
 pub(super) struct Evacuations {
+    /// Those of each lost WAN.
     next: BTreeMap<(WanId, Family), Moment>,
     /// When the clients of each lost WAN's flows are to be woken, after how many rounds.
     wakes: BTreeMap<(WanId, Family), (Moment, u32)>,
     /// Flows whose entries are gone, and since when.
     gone: Vec<(Moment, TcpFlow)>,
-    /// When flows that were not translated are to be looked for.
-    untranslated: Option<Moment>,
+    /// Untranslated ones; `None` while there can be none.
+    untranslated: PerFamily<Option<Moment>>,
 }
 
 impl Evacuations {
@@ -50,10 +52,20 @@ impl Evacuations {
         self.wakes.get(&(wan, family)).is_some_and(|(_, rounds)| *rounds == 0)
     }
 
+    /// Our table was away: flows may have begun untranslated.
+    pub(super) fn search(&mut self, now: Moment) {
+        self.untranslated = PerFamily::from_fn(|_| Some(now));
+    }
+
+    pub(super) fn searched(&mut self, family: Family, deleted: u64, now: Moment) {
+        *self.untranslated.get_mut(family) = (deleted > 0).then_some(now + AGAIN);
+    }
+
     pub(super) fn deadline(&self) -> Option<Moment> {
         let wakes = self.wakes.values().map(|(next, _)| *next);
         let gone = self.gone.first().map(|(since, _)| *since + GONE_KEPT);
-        self.next.values().copied().chain(wakes).chain(gone).chain(self.untranslated).min()
+        let untranslated = Family::BOTH.into_iter().filter_map(|f| *self.untranslated.get(f));
+        self.next.values().copied().chain(wakes).chain(gone).chain(untranslated).min()
     }
 
     pub(super) fn woken(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
@@ -67,17 +79,6 @@ impl Evacuations {
     pub(super) fn gone(&mut self, flows: Vec<TcpFlow>, now: Moment) {
         let room = GONE_MAX.saturating_sub(self.gone.len());
         self.gone.extend(flows.into_iter().take(room).map(|flow| (now, flow)));
-    }
-
-    /// Our table was away: flows that began meanwhile are to be looked for.
-    pub(super) fn table_was_away(&mut self, now: Moment) {
-        self.untranslated = Some(now);
-    }
-
-    pub(super) fn untranslated_done(&mut self, deleted: u64, now: Moment) {
-        if deleted > 0 {
-            self.untranslated = Some(now + AGAIN);
-        }
     }
 }
 
@@ -153,29 +154,57 @@ impl Engine {
         }
     }
 
-    /// Asks for the end of flows that left untranslated while the table was away. A family that
-    /// some WAN does not translate has unpinned flows that are right as they are.
+    /// Asks for flows that began while our table was gone, once it is back.
     pub(super) fn ask_for_untranslated(&mut self, now: Moment) {
-        let due = self.evacuations.untranslated.is_some_and(|at| at <= now);
         let back = matches!(self.observed.nft.structure, Structure::Intact(_));
-        if !due || !self.steps.is_empty() || self.leaving {
-            return;
-        }
-        self.evacuations.untranslated = (!back).then_some(now + AGAIN);
-        if !back {
+        if !self.steps.is_empty() || self.leaving {
             return;
         }
         let field = self.config.router.mark_field;
-        let wans = crate::facts::numbered(&self.config, &self.numbers);
         for family in Family::BOTH {
-            let (some, others): (Vec<_>, Vec<_>) =
-                wans.iter().partition(|(_, wan)| wan.translates(family));
-            let unpinned = others.is_empty().then_some(0);
-            let marks: Vec<u32> =
-                some.iter().map(|(id, _)| field.keep(**id).0).chain(unpinned).collect();
-            let marks = (marks, field.number_mask());
-            self.asks.push_back(Ask::Untranslated { family, marks, ask: field.ask() });
+            let next = self.evacuations.untranslated.get_mut(family);
+            if next.is_none_or(|next| next > now) {
+                continue;
+            }
+            if !back {
+                *next = Some(now + AGAIN);
+                continue;
+            }
+            // An answer that never comes must not stop the search.
+            *next = Some(now + RECHECK);
+            if !self.choice.get(family).is_present() {
+                *next = None;
+                continue;
+            }
+            self.asks.push_back(Ask::Untranslated {
+                family,
+                lans: self.lan_indexes(),
+                question: field.ask(),
+                mask: field.number_mask(),
+                right: self.untranslating(family),
+            });
         }
+    }
+
+    fn lan_indexes(&self) -> BTreeSet<IfIndex> {
+        let lans = self.config.lans.iter();
+        lans.filter_map(|lan| self.observed.link_named(&lan.interface)).map(|(i, _)| i).collect()
+    }
+
+    /// The marks of flows that need no translation. Unmarked ones may leave by any WAN.
+    fn untranslating(&self, family: Family) -> BTreeSet<u32> {
+        let plain = |wan: &&Wan| match family {
+            Family::Ipv4 => wan.nat == Nat::None,
+            Family::Ipv6 => wan.nat6 == Nat::None,
+        };
+        let wans = self.config.wans.iter().chain(&self.config.retiring).filter(plain);
+        let numbers = wans.filter_map(|wan| self.numbers.get(&wan.name));
+        let mut marks: BTreeSet<u32> =
+            numbers.map(|wan| self.config.router.mark_field.keep(*wan).0).collect();
+        if !marks.is_empty() {
+            marks.insert(0);
+        }
+        marks
     }
 
     /// Asks how many flows the WANs have that are no longer configured.

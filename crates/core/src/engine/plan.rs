@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Engine;
 use crate::choose::choose;
 use crate::desired::{self, Desired};
+use crate::observed::Structure;
 use crate::steps::{Step, diff};
 use crate::time::Moment;
 
@@ -95,12 +96,23 @@ impl Engine {
         }
         if self.settled.as_ref() == Some(&desired) && self.attempts.by_step.is_empty() {
             self.tell_repairs(&steps, now);
-            if steps.iter().any(|step| matches!(step, Step::ReplaceTable { .. })) {
-                self.evacuations.table_was_away(now);
-            }
+        }
+        if self.brings_the_table_back(&steps) {
+            self.evacuations.search(now);
         }
         let admitted = self.attempts.admit(steps, now);
         self.steps.extend(admitted);
+    }
+
+    /// Whether packets were steered and translated, and then somebody took the table away or
+    /// changed it. At a first start there are no rules of ours yet.
+    fn brings_the_table_back(&self, steps: &[Step]) -> bool {
+        let broken = match self.observed.nft.structure {
+            Structure::Intact(_) => false,
+            Structure::Absent | Structure::Altered => true,
+        };
+        let replaced = steps.iter().any(|step| matches!(step, Step::ReplaceTable { .. }));
+        broken && replaced && !self.observed.rules.is_empty()
     }
 
     /// The steps that `config` would cause now; health is taken as it is.

@@ -6,14 +6,10 @@ use super::{Engine, Happening, NOTICES_MAX};
 use crate::api::{API_VERSION, FamilyStatus, Problem, State, Status, WanStatus};
 use crate::choose::{Choice, FamilyChoice};
 use crate::config::{Gateway, Wan};
-use crate::desired::last_priority;
 use crate::facts::{Obstacle, SideFacts};
-use crate::names::{Family, PROTOCOL, RulePriority, TableId, WanId};
+use crate::names::{Family, PROTOCOL, TableId, WanId};
 use crate::observed::Route;
 use crate::time::Moment;
-
-/// The kernel's own rule that looks up main.
-const MAIN_RULE: RulePriority = RulePriority(32_766);
 
 impl Engine {
     /// The status; `clock` turns a moment into wall-clock text (RFC 3339).
@@ -156,7 +152,6 @@ impl Engine {
                 ));
             }
         }
-        problems.extend(self.hidden_rules());
         for (step, error) in self.attempts.troubles() {
             problems.insert(problem(
                 "step.failed",
@@ -166,32 +161,6 @@ impl Engine {
             ));
         }
         problems
-    }
-
-    /// Rules of others that ours hide, e.g. those of a VPN that wants all traffic.
-    fn hidden_rules(&self) -> Option<Problem> {
-        let last = last_priority(&self.config);
-        let hidden = |(family, priority): &&(Family, RulePriority)| {
-            *priority > last && *priority < MAIN_RULE && self.choice.get(*family).is_present()
-        };
-        let priorities: BTreeSet<String> = self
-            .observed
-            .foreign_rules
-            .iter()
-            .filter(hidden)
-            .map(|(_, p)| p.0.to_string())
-            .collect();
-        if priorities.is_empty() {
-            return None;
-        }
-        let listed = priorities.into_iter().collect::<Vec<_>>().join(", ");
-        Some(problem(
-            "rules.behind-ours",
-            "ip rules",
-            &format!("another program's rules ({listed}) see no packet for the internet"),
-            "start that program, a VPN for all traffic perhaps, after anywan, or give its rules \
-             a priority before ours",
-        ))
     }
 
     fn wan_problems(&self, wan: &Wan) -> Vec<Problem> {

@@ -28,6 +28,8 @@ struct World {
     answers: VecDeque<(Moment, ProbeResult)>,
     /// How many flows a retiring WAN still has.
     flows: u64,
+    /// How often untranslated flows were looked for.
+    searches: usize,
 }
 
 fn wan(number: u8, priority: u8, weight: u16) -> Wan {
@@ -129,6 +131,7 @@ impl World {
             released: Vec::new(),
             answers: VecDeque::new(),
             flows: 0,
+            searches: 0,
         }
     }
 
@@ -209,12 +212,13 @@ impl World {
                 self.released.push((wan, family));
                 self.engine.handle(Event::Released { wan, family, flows: 0 }, self.now);
             }
-            Ask::Untranslated { .. } => {
-                self.engine.handle(Event::Untranslated { deleted: 0 }, self.now);
-            }
             Ask::CountFlows { wan, .. } => {
                 let event = Event::Flows { wan, count: self.flows };
                 self.engine.handle(event, self.now);
+            }
+            Ask::Untranslated { family, .. } => {
+                self.searches += 1;
+                self.engine.handle(Event::Untranslated { family, deleted: 0 }, self.now);
             }
             Ask::Evacuate { wan, family, .. } => {
                 self.evacuated.push((wan, family));
@@ -514,7 +518,25 @@ fn with_all_wans_down_answers_to_probes_still_have_a_way_back() {
     world.seconds(10);
     assert!(world.serving(Family::Ipv4).is_empty());
     for family in Family::BOTH {
-        let balance = world.kernel.routes.iter().filter(|r| r.family == family);
+        let routes = world.kernel.routes.iter().filter(|r| r.family == family);
+        let balance = routes.filter(|r| !r.hops.is_empty());
         assert_eq!(balance.filter(|r| r.table == TableId(17000)).count(), 2);
     }
+}
+
+#[test]
+fn flows_that_began_without_the_table_are_looked_for_when_it_is_back() {
+    let mut world = World::new(config(vec![wan(1, 1, 1), wan(2, 2, 1)]), 2);
+    world.seconds(5);
+    assert_eq!(world.searches, 0, "a first start leaves flows that exist alone");
+    world.kernel.nft = Nft::default();
+    world.seconds(5);
+    assert_eq!(world.searches, 2, "once for each family");
+    world.kernel.nft.structure = Structure::Altered;
+    world.seconds(5);
+    assert_eq!(world.searches, 4);
+    world.kernel.nft = Nft::default();
+    let mut world = world.restarted();
+    world.seconds(5);
+    assert_eq!(world.searches, 6, "the rules tell that there was a table");
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Engine;
+use crate::api::State;
 use crate::choose::Choice;
 use crate::config::{Kind, Target, Wan};
 use crate::health::{Fate, Order, Role, Side};
@@ -165,6 +166,25 @@ impl Engine {
         }));
     }
 
+    /// Whether a WAN is down whose flows have not been told, because no other has proved since that
+    /// it works.
+    fn awaits_proof(&self, family: Family) -> bool {
+        let choice = self.choice.get(family);
+        !choice.usable.is_empty()
+            && self.sides.iter().any(|(id, sides)| {
+                sides.get(family).state() == State::Down && !choice.lost.contains(id)
+            })
+    }
+
+    /// One is down: whether the others live is worth knowing at once.
+    fn ask_the_others(&mut self, down: WanId, family: Family, now: Moment) {
+        for (id, sides) in &mut self.sides {
+            if *id != down {
+                sides.get_mut(family).recheck(now);
+            }
+        }
+    }
+
     fn pay(&mut self, id: WanId, budget: u64, cost: f64, now: Moment) {
         let full = Purse { bytes: budget_f64(budget) * SAVED, at: now };
         let purse = self.watch.purses.entry(id).or_insert(full);
@@ -248,6 +268,12 @@ impl Engine {
         let old = side.state();
         change(side);
         let (new, reason) = (side.state(), side.reason().to_owned());
+        let (lives, fell) = (side.heard_since(now), new == State::Down && old != new);
+        // A sign of life may be what others' flows wait for before they are told to move.
+        self.stale |= lives && self.awaits_proof(family);
+        if fell {
+            self.ask_the_others(id, family, now);
+        }
         if old != new {
             self.stale = true;
             let states: (&str, &str, &str) = (&old.to_string(), &new.to_string(), &reason);

@@ -65,6 +65,7 @@ impl Side {
             return;
         };
         if back > 0 {
+            self.heard = self.heard.max(Some(read));
             let (last, distrust) = (self.passive.last, (self.passive.distrust.0, 0));
             self.passive = Passive { last, back: Some(now), distrust, ..Passive::default() };
             if let Some(burst) = self.burst.as_mut().filter(|burst| read >= burst.begun) {

@@ -21,6 +21,10 @@ const BURST_GAP: Duration = Duration::from_millis(50);
 /// Bursts in a row that nobody answers while traffic still comes back: then the probes, or the
 /// services that they ask for, are what is broken.
 const BURSTS_MUTE: u32 = 3;
+/// Being woken so much too late means that this machine, not the line, was slow: then silence proves
+/// nothing, and everybody is asked once more, so often at most in one burst.
+const TOO_LATE: Duration = Duration::from_millis(50);
+const EXCUSES_MAX: u32 = 6;
 /// How long after its deadline an answer is still listened for: it clears a suspicion.
 const LATE: Duration = Duration::from_secs(2);
 /// A probe unanswered for so long is lost and not late, whatever the deadline.
@@ -73,6 +77,8 @@ pub(super) struct Burst {
     /// When the last probe's time is over.
     verdict: Moment,
     answered: BTreeSet<usize>,
+    /// Rounds added because we were late ourselves.
+    excuses: u32,
     /// Traffic has come back meanwhile.
     pub(super) traffic: bool,
     /// Bursts before this one that only traffic has answered.
@@ -293,6 +299,7 @@ impl Side {
 
     fn heard_from(&mut self, target: usize, settings: &Health, now: Moment) {
         self.mute = false;
+        self.heard = Some(now);
         if let Some(burst) = &mut self.burst {
             burst.answered.insert(target);
         }
@@ -309,6 +316,7 @@ impl Side {
             next_round: now,
             verdict: now + settings.timeout.unwrap_or(LOST_AFTER),
             answered: BTreeSet::new(),
+            excuses: 0,
             traffic: false,
             repeats: 0,
         });
@@ -316,6 +324,12 @@ impl Side {
 
     fn go_on_with_burst(&mut self, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
         let Some(mut burst) = self.burst.take() else { return };
+        let due = if burst.rounds_left > 0 { burst.next_round } else { burst.verdict };
+        if now > due + TOO_LATE && burst.excuses < EXCUSES_MAX {
+            burst.excuses += 1;
+            burst.rounds_left += 1;
+            burst.next_round = now;
+        }
         if burst.rounds_left > 0 && now >= burst.next_round {
             let silent: Vec<usize> =
                 (0..self.targets.count()).filter(|at| !burst.answered.contains(at)).collect();

@@ -31,6 +31,11 @@ impl Rtt {
                 self.smoothed = Some(sample);
                 self.deviation = sample / 2;
             }
+            // The first answer waited for a neighbour's address and a cold path.
+            Some(first) if self.recent.len() == 1 && sample < first => {
+                (self.smoothed, self.deviation) = (Some(sample), sample / 2);
+                self.recent.clear();
+            }
             Some(smoothed) => {
                 self.deviation = (self.deviation * 3 + smoothed.abs_diff(sample)) / 4;
                 self.smoothed = Some((smoothed * 7 + sample) / 8);
@@ -75,6 +80,14 @@ mod tests {
             rtt.measure(Duration::from_secs(30));
         }
         assert_eq!(rtt.deadline(), MAX);
+    }
+
+    #[test]
+    fn the_second_answer_replaces_a_slower_first_one() {
+        let mut rtt = Rtt::default();
+        rtt.measure(Duration::from_millis(1200));
+        rtt.measure(Duration::from_millis(60));
+        assert_eq!(rtt.deadline(), Duration::from_millis(180));
     }
 
     #[test]

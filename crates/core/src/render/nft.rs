@@ -362,8 +362,9 @@ fn base_chains(text: &mut String, shape: &Shape) {
     let from_lan = |digit: &str| {
         vec![
             format!("ct mark & {number:#x} vmap @restore{digit}"),
-            // The WAN of this flow is no longer configured.
-            format!("ct mark & {number:#x} != 0 goto lost"),
+            // No verdict for a number that is not in the map: while a table is replaced the kernel
+            // still runs the old chains after the elements of their maps are gone
+            // (nf_tables_commit takes hooks off last), and every flow would be lost.
             format!("iif @lans ct state new goto pick{digit}"),
             format!("iif @lans ct state invalid goto strays{digit}"),
         ]

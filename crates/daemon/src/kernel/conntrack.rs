@@ -1,6 +1,7 @@
 //! Evacuates the flows of a lost WAN from conntrack. In: a family, and the mark by which they are
 //! known. Out: how many entries were deleted. Established TCP stays: it is reset by its own next
-//! packet, and a deleted entry would only be made anew by it, on the wrong WAN.
+//! packet, and a deleted entry would only be made anew by it, on the wrong WAN. The part
+//! `untranslated` does the same for flows that began while our table was gone.
 
 mod destroyed;
 mod flows;
@@ -17,7 +18,7 @@ pub(crate) use destroyed::destroyed;
 pub use destroyed::{Destroyed, Gone};
 pub(crate) use flows::{established, waiting};
 pub(crate) use release::{delete_released, lingering};
-pub(crate) use untranslated::delete_untranslated;
+pub(crate) use untranslated::forget as forget_untranslated;
 
 const NFGENMSG: usize = 4;
 const GET: i32 = 1;
@@ -123,10 +124,10 @@ pub(crate) fn doomed(payload: &[u8]) -> Option<Entry> {
             return None;
         }
     }
-    entry(&attributes)
+    named(&attributes)
 }
 
-fn entry(attributes: &Attributes<'_>) -> Option<Entry> {
+fn named(attributes: &Attributes<'_>) -> Option<Entry> {
     Some(Entry {
         tuple: attributes.clone().find(TUPLE_ORIG)?.value.into(),
         id: attributes.clone().find(ID)?.value.into(),

@@ -57,6 +57,27 @@ pub(crate) fn read(conn: &mut Conn) -> Result<BTreeSet<Route>, KernelError> {
     Ok(merge(found))
 }
 
+/// By which interface a packet of ours to an address would leave under a mark; `None` when no
+/// route leads there.
+pub(crate) fn way(conn: &mut Conn, to: IpAddr, mark: u32) -> Result<Option<IfIndex>, KernelError> {
+    let (family, bits) = match to {
+        IpAddr::V4(_) => (Family::Ipv4, 32),
+        IpAddr::V6(_) => (Family::Ipv6, 128),
+    };
+    let header = [family_number(family), bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let mut request = Writer::message(libc::RTM_GETROUTE, REQUEST, &header);
+    request.put_ip(libc::RTA_DST, to);
+    request.put_u32(libc::RTA_MARK, mark);
+    match conn.ask(request) {
+        Ok(route) => {
+            let device = Attributes::after(&route, RTMSG).find(libc::RTA_OIF);
+            Ok(device.and_then(Attribute::u32).map(IfIndex))
+        }
+        Err(e) if matches!(e.errno(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => Ok(None),
+        Err(e) => Err(e.doing(format!("look up the route to {to}"))),
+    }
+}
+
 /// Dumps the default routes of one family, filtered by table and protocol (0: any).
 fn dump(
     conn: &mut Conn,

@@ -90,10 +90,10 @@ impl Daemon {
                     Event::Released { wan, family, flows }
                 })
             }
-            Ask::Untranslated { family, marks: (marks, mask), ask } => self
+            Ask::Untranslated { family, lans, question, mask, right } => self
                 .kernel
-                .delete_untranslated(family, (&marks, mask), ask)
-                .map(|deleted| Event::Untranslated { deleted }),
+                .forget_untranslated(family, &lans, question.0, (mask, &right))
+                .map(|deleted| Event::Untranslated { family, deleted }),
             Ask::Evacuate { wan, family, mark: (mark, mask) } => self
                 .kernel
                 .evacuate(family, mark, mask)

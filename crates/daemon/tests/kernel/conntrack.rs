@@ -1,8 +1,10 @@
-//! Evacuation.
+//! Evacuation, and flows that nobody translates.
 
-use anywan_core::names::{Family, Mark};
+use std::collections::BTreeSet;
 
-use crate::net::{fresh_network, open, run};
+use anywan_core::names::Family;
+
+use crate::net::{fresh_network, open, pair, run};
 
 /// Makes a flow with a port, a mark and, for TCP, a state.
 fn flow(family: Family, state: &str, port: u16, mark: u32) {
@@ -73,40 +75,60 @@ fn thousands_of_flows_go_in_one_call() {
     });
 }
 
+/// A router of 192.168.1.0/24 whose flows to anywhere else are decided by us alone.
+fn router() {
+    run("nft add table inet t");
+    run("nft add chain inet t c { type filter hook input priority 0 ; }");
+    run("nft add rule inet t c ct state new accept");
+    for (ip, own, gateway, wan) in [
+        ("ip", "192.168.1.1/24", "198.51.100.1", "198.51.100.2/24"),
+        ("ip -6", "2001:db8::1/64", "2001:db8:e::1", "2001:db8:e::2/64"),
+    ] {
+        let nodad = if ip == "ip" { "" } else { "nodad" };
+        run(&format!("{ip} address add {own} dev lan {nodad}"));
+        run(&format!("{ip} address add {wan} dev wan {nodad}"));
+        run(&format!("{ip} route add default via {gateway} dev wan"));
+        let mark = "fwmark 0x40000000/0x7f000000";
+        run(&format!("{ip} rule add pref 1 {mark} lookup main suppress_prefixlength 0"));
+        run(&format!("{ip} rule add pref 2 {mark} unreachable"));
+    }
+}
+
 #[test]
-fn only_lan_flows_to_the_world_that_are_not_translated_are_deleted() {
+fn of_untranslated_flows_those_from_a_lan_to_the_internet_are_forgotten() {
     fresh_network(|state| {
-        run("nft add table inet t");
-        run("nft add chain inet t c { type filter hook input priority 0 ; }");
-        run("nft add rule inet t c ct state new accept");
-        run("ip link add lan type veth peer name host");
-        run("ip address add 192.168.1.1/24 dev lan");
-        run("ip address add 2001:db8::1/64 dev lan nodad");
-        for link in ["lan", "host"] {
-            run(&format!("ip link set {link} up"));
+        let lan = pair("lan");
+        pair("wan");
+        router();
+        for (client, far, near, nat) in [
+            ("192.168.1.5", "203.0.113.9", "198.51.100.7", "198.51.100.2"),
+            ("2001:db8::5", "2001:db8:f::9", "2001:db8:e::7", "2001:db8:e::2"),
+        ] {
+            let flow = |port: u16, from: &str, to: &str, more: &str| {
+                let ends = format!("-s {from} -d {to} --sport {port} --dport 443 -t 600");
+                run(&format!("conntrack -I {more} {ends}"));
+            };
+            flow(1, client, far, "-p udp -m 0");
+            flow(2, client, far, "-p tcp --state SYN_SENT -m 0x3000001");
+            flow(3, client, far, &format!("-p udp --src-nat {nat} -m 0x3000000"));
+            flow(4, client, far, "-p udp -m 0x2000000");
+            flow(5, client, near, "-p udp -m 0");
+            flow(6, nat, far, "-p udp -m 0");
+            flow(7, far, client, "-p udp -m 0");
+            flow(8, client, far, &format!("-p udp --dst-nat {near} -m 0"));
         }
-        run("ip route add 198.18.0.0/15 via 192.168.1.2");
-        let insert = |ends: &str, port: u16, mark: u32, more: &str| {
-            let ports = format!("-p udp --sport {port} --dport 443 -t 600 -m {mark}");
-            run(&format!("conntrack -I {ends} {ports} {more}"));
-        };
-        let outward = "-s 192.168.1.5 -d 203.0.113.9";
-        insert(outward, 1, 0, "");
-        insert(outward, 2, 0x100_0000, "");
-        insert(outward, 3, 0x200_0000, "");
-        insert(outward, 4, 0, "--src-nat 192.0.2.1");
-        insert("-s 192.168.1.1 -d 203.0.113.9", 5, 0, "");
-        insert("-s 192.168.1.5 -d 198.18.0.9", 6, 0, "");
-        insert("-s 203.0.113.9 -d 192.168.1.5", 7, 0x100_0000, "");
-        insert("-s 2001:db8::5 -d 2001:db8:f::9", 8, 0, "");
         let mut kernel = open(state);
-        let marks = (&[0, 0x100_0000][..], 0x3f00_0000);
-        let mut delete =
-            |family| kernel.delete_untranslated(family, marks, Mark(0x4000_0000)).expect("allowed");
-        assert_eq!(delete(Family::Ipv4), 2);
-        assert_eq!(left("ipv4"), [3, 4, 5, 6, 7]);
-        assert_eq!(delete(Family::Ipv6), 1);
-        assert_eq!(left("ipv6"), [] as [u16; 0]);
-        assert_eq!(delete(Family::Ipv4), 0);
+        let lans = BTreeSet::from([lan]);
+        let right = BTreeSet::from([0x200_0000]);
+        for (family, name) in [(Family::Ipv4, "ipv4"), (Family::Ipv6, "ipv6")] {
+            let mut forget = || {
+                kernel
+                    .forget_untranslated(family, &lans, 0x4000_0000, (0x3f00_0000, &right))
+                    .expect("allowed")
+            };
+            assert_eq!(forget(), 2);
+            assert_eq!(left(name), [3, 4, 5, 6, 7, 8]);
+            assert_eq!(forget(), 0);
+        }
     });
 }

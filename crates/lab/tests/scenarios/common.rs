@@ -89,14 +89,9 @@ pub(crate) fn wait_dialled(dialers: &[Dialer; 2], fits: impl Fn(usize) -> bool) 
 
 /// Stops the dialers; checks that no connection failed.
 pub(crate) fn ensure_none_failed(dialers: [Dialer; 2]) -> Result<()> {
-    ensure_at_most_failed(dialers, 0)
-}
-
-/// Stops the dialers; checks that no more than `few` connections of each failed.
-pub(crate) fn ensure_at_most_failed(dialers: [Dialer; 2], few: usize) -> Result<()> {
     for dialer in dialers {
         let report = dialer.stop()?;
-        ensure!(report.attempts.len() >= 20 && report.failed() <= few, "{report}");
+        ensure!(report.attempts.len() >= 20 && report.failed() == 0, "{report}");
     }
     Ok(())
 }

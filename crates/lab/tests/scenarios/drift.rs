@@ -1,9 +1,14 @@
 //! What others destroy of ours is repaired and reported, while the LAN's traffic goes on.
 
-use std::time::Duration;
+use std::net::{SocketAddr, UdpSocket};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+use anywan_lab::servers::ECHO;
+use anywan_lab::topology::SERVERS;
 use anywan_lab::{Config, Daemon, Family, Proto, Snapshot, Spec, Topology, until};
+use rustix::process::Signal;
 
 use crate::common::{
     DEADLINE, dialers, ensure_all_kept, flows_of_every_kind, talk, wait_all_by, wait_dialled,
@@ -166,5 +171,84 @@ fn a_foreign_default_route_changes_nothing() -> Result<()> {
     ensure_all_kept(talking)?;
     let routes = topology.router().run("ip route show default")?;
     ensure!(routes.contains("metric 1 ") || routes.contains("metric 1\n"), "left alone: {routes}");
+    Ok(())
+}
+
+/// Others' tables that keep connection tracking at work while ours is away: what begins then gets
+/// an entry. With a nat chain the kernel even notes for good that nothing was to be translated.
+const OTHERS: [&str; 2] = [
+    "table inet other {
+       chain seen { type filter hook forward priority filter
+         ct state new accept
+       }
+     }",
+    "table inet other {
+       chain seen { type nat hook postrouting priority srcnat
+         ct state new accept
+       }
+     }",
+];
+
+/// Says a word every so often on one UDP socket until it is answered.
+fn ask_again_and_again(topology: &Topology, family: Family) -> Result<()> {
+    let own = topology.client_addresses(1, family)[0];
+    let (v4, v6) = SERVERS[0];
+    let server = match family {
+        Family::V4 => SocketAddr::new(v4.into(), ECHO),
+        Family::V6 => SocketAddr::new(v6.into(), ECHO),
+    };
+    let begun = Instant::now();
+    topology.client_space(1).inside(|| {
+        let socket = UdpSocket::bind(SocketAddr::new(own, 0))?;
+        socket.connect(server)?;
+        socket.set_read_timeout(Some(Duration::from_millis(200)))?;
+        while begun.elapsed() < DEADLINE {
+            // A refusal is no answer.
+            let _ = socket.send(b"x");
+            if socket.recv(&mut [0; 64]).is_ok() {
+                return Ok(());
+            }
+        }
+        bail!("UDP over {family:?}: no answer")
+    })?
+}
+
+/// Begins a flow of every kind while the table is away, gets it back, and waits for answers.
+fn begin_without_table(topology: &Topology, bring_back: impl FnOnce() -> Result<()>) -> Result<()> {
+    topology.router().run("nft delete table inet anywan")?;
+    thread::scope(|scope| {
+        let mut flows = Vec::new();
+        for family in Family::BOTH {
+            flows.push(scope.spawn(move || ask_again_and_again(topology, family)));
+            let client = topology.client(1).timeout(DEADLINE);
+            flows.push(scope.spawn(move || client.connect(Proto::Tcp, family).map(drop)));
+        }
+        for proto in ["udp", "tcp"] {
+            for family in Family::BOTH {
+                let (name, own) = (family.key(), topology.client_addresses(1, family)[0]);
+                let list = format!("conntrack -L -f {name} -p {proto} -s {own} --dport {ECHO}");
+                until(DEADLINE, "an untranslated flow", || {
+                    let flows = topology.router().run(&list)?;
+                    ensure!(flows.contains("[UNREPLIED]"), "{list}: {flows}");
+                    Ok(())
+                })?;
+            }
+        }
+        bring_back()?;
+        flows.into_iter().try_for_each(|flow| flow.join().expect("a flow does not panic"))
+    })
+}
+
+#[test]
+fn flows_that_begin_while_the_table_is_away_work_once_it_is_back() -> Result<()> {
+    for others in OTHERS {
+        let topology = Spec::routed(2).build()?;
+        topology.router().nft(others)?;
+        let mut daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
+        daemon.signal(Signal::STOP)?;
+        begin_without_table(&topology, || daemon.signal(Signal::CONT)).context(others)?;
+        daemon.kill();
+        begin_without_table(&topology, || daemon.launch()).context("and a restart")?;
+    }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::super::socket::Conn;
 use super::super::wire::{Attribute, Attributes, Writer};
 use super::{
     CHUNK, Entry, GET, MARK, MARK_MASK, NFGENMSG, PROTO_NUM, ROUND, TUPLE_ORIG, TUPLE_PROTO,
-    delete, entry, header, message_type, waiting,
+    delete, header, message_type, named, waiting,
 };
 
 const STATUS: u16 = 3;
@@ -65,7 +65,7 @@ pub(crate) fn settled(payload: &[u8], own: &[IpAddr]) -> Option<Lingering> {
     if tcp && flow.is_none() {
         return None;
     }
-    Some((entry(&attributes)?, flow))
+    Some((named(&attributes)?, flow))
 }
 
 /// Deletes them, and counts those that were still there.

@@ -1,114 +1,96 @@
-//! Deletes the flows that left without source translation while our table was away. In: the marks
-//! whose flows must be translated. Out: how many entries were deleted. The next packet of such a
-//! flow, and a new flow from the same port, is then treated as what it is: not known yet. Left
-//! alone: what has been translated by anybody, the router's own flows, and all whose destination
-//! the routing knows without us.
+//! Forgets the flows that began while our table was gone. The kernel chooses a flow's translation
+//! when it first sees it, so these keep their LAN's source address, which nobody outside can
+//! answer. In: a family, the LANs, and a way to look routes up. Out: how many entries were
+//! deleted; their next packets start anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use anywan_core::names::{Family, Mark};
+use anywan_core::names::{Family, IfIndex};
 
-use super::super::error::{KernelError, Refused};
-use super::super::socket::Conn;
-use super::super::wire::{Attribute, Attributes, Writer};
-use super::{CHUNK, Entry, GET, NFGENMSG, ROUND, TUPLE_ORIG, delete, entry, header, message_type};
+use super::{
+    CHUNK, Entry, GET, MARK, NFGENMSG, ROUND, TUPLE_ORIG, delete, header, message_type, named,
+};
+use crate::kernel::error::KernelError;
+use crate::kernel::socket::Conn;
+use crate::kernel::wire::{Attribute, Attributes, Writer};
 
+const TUPLE_REPLY: u16 = 2;
 const STATUS: u16 = 3;
-const MARK: u16 = 8;
 const TUPLE_IP: u16 = 1;
-/// `IPS_SRC_NAT | IPS_DST_NAT`.
-const TRANSLATED: u32 = 0x30;
-/// The length of `struct rtmsg`.
-const RTMSG: usize = 12;
+/// The source in a tuple: `CTA_IP_V4_SRC`, `CTA_IP_V6_SRC`.
+const SOURCE: [u16; 2] = [1, 3];
+/// `IPS_SRC_NAT`: the source is translated.
+const SRC_NAT: u32 = 1 << 4;
 
-/// What the routing knows of an address without our own tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
-    /// It is the router's own.
-    Local,
-    /// There is a way to it.
-    Route,
-    /// Nothing but a default route.
-    Nothing,
-}
-
-/// Deletes the flows of one family that are not translated, and whose mark under `mask` is one of
-/// `marks`. `ask` is the mark under which a look-up stops short of our own tables.
-pub(crate) fn delete_untranslated(
-    conntrack: &mut Conn,
-    route: &mut Conn,
-    family: Family,
-    (marks, mask): (&[u32], u32),
-    ask: Mark,
-) -> Result<u64, KernelError> {
-    let what = |e: Refused| e.doing(format!("look for untranslated {family} flows"));
-    let suspects = gather(conntrack, family, marks, mask).map_err(what)?;
-    let mut known = BTreeMap::new();
-    let mut look_up = |address: IpAddr| {
-        let found = known.entry(address).or_insert_with(|| question(route, family, address, ask));
-        *found
-    };
-    let doomed: Vec<Entry> = suspects
-        .into_iter()
-        .filter(|(source, destination, _)| {
-            look_up(*source) == Known::Route && look_up(*destination) == Known::Nothing
-        })
-        .map(|(_, _, entry)| entry)
-        .collect();
-    let mut deleted = 0;
-    for chunk in doomed.chunks(CHUNK) {
-        deleted += delete(conntrack, family, chunk).map_err(what)?;
-    }
-    Ok(deleted)
-}
-
-/// The untranslated flows of those marks, at most [`ROUND`]: source, destination, entry.
-fn gather(
+/// Deletes the untranslated flows of `family` that come from one of `lans`, and whose destination
+/// `way` does not know, unless their mark under the mask is one of those that are right.
+pub(crate) fn forget(
     conn: &mut Conn,
     family: Family,
-    marks: &[u32],
-    mask: u32,
-) -> Result<Vec<(IpAddr, IpAddr, Entry)>, Refused> {
+    lans: &BTreeSet<IfIndex>,
+    (mask, right): (u32, &BTreeSet<u32>),
+    mut way: impl FnMut(IpAddr) -> Result<Option<IfIndex>, KernelError>,
+) -> Result<u64, KernelError> {
     let mut request =
         Writer::message(message_type(GET), libc::NLM_F_REQUEST as u16, &header(family));
-    let mut room = ROUND;
-    conn.dump(&mut request, |payload| {
-        let suspect = if room > 0 { suspect(payload, marks, mask)? } else { return None };
-        room -= 1;
-        Some(suspect)
-    })
-}
-
-fn suspect(payload: &[u8], marks: &[u32], mask: u32) -> Option<(IpAddr, IpAddr, Entry)> {
-    let attributes = Attributes::after(payload, NFGENMSG);
-    let status = attributes.clone().find(STATUS)?.be32()?;
-    let mark = attributes.clone().find(MARK).and_then(Attribute::be32).unwrap_or_default();
-    if status & TRANSLATED != 0 || !marks.contains(&(mark & mask)) {
-        return None;
-    }
-    // Source and destination stand first, in either family: 1 and 2, or 3 and 4.
-    let ends = attributes.clone().find(TUPLE_ORIG)?.nested().find(TUPLE_IP)?.nested();
-    let end = |v4, v6| ends.clone().find(v4).or_else(|| ends.clone().find(v6))?.ip();
-    Some((end(1, 3)?, end(2, 4)?, entry(&attributes)?))
-}
-
-/// Asks the kernel for the way to an address.
-fn question(conn: &mut Conn, family: Family, address: IpAddr, ask: Mark) -> Known {
-    let (number, bits) = match family {
-        Family::Ipv4 => (libc::AF_INET as u8, 32),
-        Family::Ipv6 => (libc::AF_INET6 as u8, 128),
+    // Many flows have few ends; a look-up that fails leaves its flows alone and is told.
+    let mut ways = BTreeMap::new();
+    let mut failure = None;
+    let mut device = |end: IpAddr| {
+        *ways.entry(end).or_insert_with(|| match way(end) {
+            Ok(device) => Some(device),
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        })
     };
-    let header = [number, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    debug_assert_eq!(header.len(), RTMSG);
-    let mut request = Writer::message(libc::RTM_GETROUTE, libc::NLM_F_REQUEST as u16, &header);
-    request.put_ip(libc::RTA_DST, address);
-    request.put_u32(libc::RTA_MARK, ask.0);
-    match conn.ask(request) {
-        Ok(answer) if answer.get(7) == Some(&libc::RTN_LOCAL) => Known::Local,
-        Ok(answer) if answer.get(7) == Some(&libc::RTN_UNREACHABLE) => Known::Nothing,
-        Ok(_) => Known::Route,
-        Err(_) => Known::Nothing,
+    let mut room = ROUND;
+    let doomed = conn.dump(&mut request, |payload| {
+        let flow = Flow::untranslated(payload).filter(|f| !right.contains(&(f.mark & mask)))?;
+        let from_lan = device(flow.from)?.is_some_and(|device| lans.contains(&device));
+        // Those beyond the round are found when it is asked again.
+        let doomed = room > 0 && from_lan && device(flow.to)?.is_none();
+        room -= usize::from(doomed);
+        doomed.then_some(flow.entry)
+    });
+    let doomed = doomed.map_err(|e| e.doing(format!("read the {family} flows")))?;
+    let mut deleted = 0;
+    for chunk in doomed.chunks(CHUNK) {
+        deleted += delete(conn, family, chunk)
+            .map_err(|e| e.doing(format!("delete untranslated {family} flows")))?;
+    }
+    failure.map_or(Ok(deleted), Err)
+}
+
+/// A flow whose source is not translated.
+struct Flow {
+    entry: Entry,
+    mark: u32,
+    /// Who began it.
+    from: IpAddr,
+    /// Who answers: the destination after somebody's DNAT.
+    to: IpAddr,
+}
+
+impl Flow {
+    fn untranslated(payload: &[u8]) -> Option<Flow> {
+        let attributes = Attributes::after(payload, NFGENMSG);
+        let number = |kind| attributes.clone().find(kind).and_then(Attribute::be32);
+        if number(STATUS)? & SRC_NAT != 0 {
+            return None;
+        }
+        let source = |tuple| {
+            let ends = attributes.clone().find(tuple)?.nested().find(TUPLE_IP)?.nested();
+            SOURCE.into_iter().find_map(|kind| ends.clone().find(kind))?.ip()
+        };
+        Some(Flow {
+            entry: named(&attributes)?,
+            mark: number(MARK).unwrap_or(0),
+            from: source(TUPLE_ORIG)?,
+            to: source(TUPLE_REPLY)?,
+        })
     }
 }
 
@@ -123,7 +105,7 @@ mod tests {
         fn random_bytes_never_panic_the_parser(
             bytes in proptest::collection::vec(any::<u8>(), 0..300)
         ) {
-            let _ = suspect(&bytes, &[0], 0x3f00_0000);
+            let _ = Flow::untranslated(&bytes);
         }
     }
 }

@@ -1,0 +1,100 @@
+//! The end of a run: the faults are over, and for long enough. Then everything that works serves,
+//! the kernel is as it should be, nothing reminds of what was, and a daemon that starts anew finds
+//! nothing to do. In: a world. Out: laws that it breaks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anywan_core::names::{Family, WanId};
+
+use crate::laws::{Law, hold_max, verdict};
+use crate::line::Condition;
+use crate::setup::Setup;
+use crate::world::{REREAD, World};
+
+/// Flows of a WAN taken out of the file last so long at most, and are counted every ten seconds.
+const FLOWS: Duration = Duration::from_secs(9 * 60 + 10);
+/// A restarted daemon is watched for so long.
+const AFTER_RESTART: Duration = Duration::from_secs(60);
+
+/// How long after the last fault everything must be well.
+pub(crate) fn quiet(setup: &Setup) -> Duration {
+    let config = setup.config();
+    let longest = config.wans.iter().map(|w| hold_max(&w.health) + verdict(&w.health) * 2);
+    FLOWS.max(longest.max().unwrap_or_default()) + REREAD * 3
+}
+
+impl World {
+    /// What must be true in the quiet after faults; then restarts the daemon.
+    pub(crate) fn check_convergence(&mut self) {
+        for family in Family::BOTH {
+            let serving: BTreeSet<WanId> = self.slots(family).into_keys().collect();
+            let should = self.best(family);
+            if should.as_ref().is_some_and(|should| *should != serving) {
+                let what = format!("{serving:?} serve {family}, {should:?} should");
+                self.broken(Law::Converge, what);
+            }
+        }
+        let left: Vec<String> =
+            self.engine.preview(None, self.now).iter().map(ToString::to_string).collect();
+        if !left.is_empty() {
+            self.broken(Law::Converge, format!("still to be done: {left:?}"));
+        }
+        let wans = self.config.wans.iter().map(|w| w.name.as_str());
+        let known: BTreeMap<&str, WanId> =
+            wans.filter_map(|name| Some((name, *self.numbers.get(name)?))).collect();
+        let remnants = self.kernel.remnants(&self.config, &known.into_values().collect());
+        if !remnants.is_empty() {
+            self.broken(Law::Converge, format!("remnants: {remnants:?}"));
+        }
+        self.check_lost();
+        self.check_restart();
+    }
+
+    /// No WAN that has a family is lost there.
+    fn check_lost(&mut self) {
+        let field = self.config.router.mark_field;
+        for family in Family::BOTH {
+            let lost = self.lines.iter().filter(|l| *l.families.get(family)).find(|line| {
+                self.id(line).is_some_and(|id| self.kernel.is_lost(family, id, field))
+            });
+            if let Some(what) = lost.map(|line| format!("{} is lost over {family}", line.name())) {
+                self.broken(Law::Converge, what);
+            }
+        }
+    }
+
+    /// The WANs that must serve: those of the best priority, all being well.
+    fn best(&self, family: Family) -> Option<BTreeSet<WanId>> {
+        let mut by_priority: BTreeMap<u8, BTreeSet<WanId>> = BTreeMap::new();
+        for line in self.lines.iter().filter(|l| *l.families.get(family)) {
+            let (Some(kinds), Some(id)) = (self.kinds(line.number, family), self.id(line)) else {
+                continue;
+            };
+            if line.condition(family, &self.faults, &kinds) != Condition::Healthy {
+                return None;
+            }
+            let name = line.name();
+            let wan = self.config.wans.iter().find(|w| w.name == name)?;
+            by_priority.entry(wan.priority).or_default().insert(id);
+        }
+        Some(by_priority.into_values().next().unwrap_or_default())
+    }
+
+    fn check_restart(&mut self) {
+        let before = self.kernel.is.clone();
+        self.restart();
+        let until = self.now + AFTER_RESTART;
+        self.run(until.since_start());
+        for family in Family::BOTH {
+            let map = format!("slots{}", family.digit());
+            if before.nft.maps.get(&map) != self.kernel.is.nft.maps.get(&map) {
+                let what = format!("another choice over {family} after a restart");
+                self.broken(Law::SurviveRestart, what);
+            }
+        }
+        if before != self.kernel.is {
+            self.broken(Law::SurviveRestart, "the kernel was changed by a restart".to_owned());
+        }
+    }
+}

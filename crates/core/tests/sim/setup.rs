@@ -1,0 +1,70 @@
+//! A configuration as data, so that it can be changed while the world runs. Becomes a file's text
+//! and goes through the parser: so every key that nobody mentions has its default.
+
+use std::fmt::Write as _;
+
+use anywan_core::config::{Config, parse};
+
+/// What is in the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Setup {
+    pub(crate) wans: Vec<SetupWan>,
+    /// `None`: the defaults.
+    pub(crate) targets: Option<Vec<String>>,
+    pub(crate) interval_ms: u64,
+    pub(crate) hold_ms: u64,
+    pub(crate) timeout_ms: Option<u64>,
+}
+
+/// One WAN of the file.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SetupWan {
+    pub(crate) number: u8,
+    pub(crate) priority: u64,
+    pub(crate) weight: u64,
+    pub(crate) metered: bool,
+}
+
+impl Setup {
+    /// WANs of these priorities, everything else by default.
+    pub(crate) fn of(priorities: &[u64]) -> Setup {
+        let wan = |(number, priority): (u8, &u64)| SetupWan {
+            number,
+            priority: *priority,
+            weight: 1,
+            metered: false,
+        };
+        Setup {
+            wans: (1..).zip(priorities).map(wan).collect(),
+            targets: None,
+            interval_ms: 1_000,
+            hold_ms: 10_000,
+            timeout_ms: None,
+        }
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::from("[[lan]]\ninterface = \"eth0\"\n");
+        for SetupWan { number, priority, weight, metered } in &self.wans {
+            let name = format!("wan{number}");
+            let _ = write!(
+                text,
+                "[[wan]]\nname = \"{name}\"\ninterface = \"{name}\"\npriority = {priority}\n\
+                 weight = {weight}\nmetered = {metered}\n"
+            );
+        }
+        let Setup { interval_ms, hold_ms, .. } = self;
+        let _ = write!(text, "[health]\ninterval = \"{interval_ms}ms\"\nhold = \"{hold_ms}ms\"\n");
+        if let Some(ms) = self.timeout_ms {
+            let _ = writeln!(text, "timeout = \"{ms}ms\"");
+        }
+        if let Some(targets) = &self.targets {
+            let _ = writeln!(text, "targets = {targets:?}");
+        }
+        text
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        parse(&self.text()).expect("the simulation writes valid files")
+    }
+}
