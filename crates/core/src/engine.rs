@@ -340,12 +340,10 @@ impl Engine {
                 self.stale = true;
             }
             Event::Evacuated { wan, family, deleted } => {
-                self.tell_evacuated(wan, family, deleted, now);
-                self.evacuations.done(wan, family, deleted, now);
+                self.evacuated(wan, family, deleted, now);
             }
             Event::Woken { wan, family, flows } => {
-                self.tell_woken(wan, family, flows, now);
-                self.evacuations.woken(wan, family, flows, now);
+                self.woken(wan, family, flows, now);
             }
             Event::Gone(flows) => self.evacuations.gone(flows, now),
             Event::Untranslated { family, deleted } => {

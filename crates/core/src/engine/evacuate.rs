@@ -85,18 +85,20 @@ impl Evacuations {
 impl Engine {
     /// Tells how many established TCP flows hear that their WAN is lost; not again for those that
     /// some kernels show for a while after their reset.
-    pub(super) fn tell_woken(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
+    pub(super) fn woken(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
         if flows > 0 && self.evacuations.is_first_call(wan, family) {
             let reason = "TCP flows told to start anew";
             self.tell(now, "told", Some(wan), Some(family), ("", &flows.to_string(), reason));
         }
+        self.evacuations.woken(wan, family, flows, now);
     }
 
-    pub(super) fn tell_evacuated(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
+    pub(super) fn evacuated(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
         if flows > 0 {
             let reason = "other flows go on by another WAN";
             self.tell(now, "told", Some(wan), Some(family), ("", &flows.to_string(), reason));
         }
+        self.evacuations.done(wan, family, flows, now);
     }
 
     /// Asks for evacuations that are due; only once the kernel already sends new flows elsewhere.
