@@ -1,6 +1,8 @@
 //! The only types that cross a socket: what people and programs see of a running daemon.
 //! Versioned; a change that breaks readers raises [`API_VERSION`].
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 /// The version of everything in this file.
@@ -110,12 +112,49 @@ pub struct FamilyStatus {
     pub reason: String,
 }
 
+/// What a drill would do; `GET /v1/drill`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DrillPlan {
+    /// [`API_VERSION`].
+    pub version: u32,
+    /// The WAN that would be cut off.
+    pub wan: String,
+    /// Its share of new connections now, 0 to 100.
+    pub share_percent: f64,
+    /// The other WANs that work.
+    pub others: Vec<String>,
+    /// The families (`ipv4`, `ipv6`) that no other WAN has: nothing can take over.
+    pub alone: Vec<String>,
+    /// Its own addresses, by which a connection through it can be bound.
+    pub addresses: Vec<IpAddr>,
+    /// Who of its targets may take TCP connections.
+    pub targets: Vec<SocketAddr>,
+}
+
+/// One line of a running drill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillLine {
+    /// Milliseconds since the cut.
+    pub ms: u64,
+    /// What happened: `cut`, `mended`, `back`, or as in [`Notice::kind`].
+    pub kind: String,
+    /// `ipv4`, `ipv6` or empty.
+    pub family: String,
+    /// What was.
+    pub old: String,
+    /// What is.
+    pub new: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// One line of `anywan events --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notice {
     /// When: RFC 3339, UTC.
     pub time: String,
-    /// What happened: `state`, `choice`, `repair`, `problem`, `solved`, `config`.
+    /// What happened: `state`, `choice`, `told`, `drain`, `linger`, `drill`, `repair`, `problem`,
+    /// `solved`, `config`.
     pub kind: String,
     /// The WAN concerned, empty when none is.
     pub wan: String,

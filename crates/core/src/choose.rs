@@ -1,12 +1,13 @@
 //! Which WANs serve. In: configuration, facts, health. Out: a [`Choice`] per family, with its
 //! reason. A pure function of what is true now: how things came to be so does not matter.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use crate::api::State;
-use crate::config::{AllDown, Config};
+use crate::config::{AllDown, Config, Wan};
 use crate::facts::{Numbers, WanFacts, numbered};
 use crate::health::Side;
 use crate::names::{Family, PerFamily, WanId, Weight};
@@ -41,6 +42,8 @@ pub enum Reason {
     BestPriority,
     /// None works without fault; these do their best.
     LeastBad,
+    /// Nothing else works: these were taken out of service by hand.
+    Drained,
     /// None is proven; these are on their way back or not judged yet.
     Unproven,
     /// None works; the best known is tried (`all_down = "try"`).
@@ -64,6 +67,7 @@ impl std::fmt::Display for Reason {
         f.write_str(match self {
             Reason::BestPriority => "the best priority that works",
             Reason::LeastBad => "none works without fault; these do their best",
+            Reason::Drained => "nothing else works; drained WANs serve",
             Reason::Unproven => "none is proven to work; these may",
             Reason::Trying => "none works; the best known is tried",
             Reason::NoneWorks => "none works; new connections are refused",
@@ -80,35 +84,45 @@ enum Trust {
     Unjudged,
     /// Somebody has to sign in first; still better than nothing that is known.
     Captive,
+    /// Works, but was taken out of service by hand.
+    Drained,
     Returning,
     Impaired,
     Works,
 }
 
-/// Chooses for both families.
+/// Chooses for both families. WANs that are `drained` serve only while nothing else works.
 pub fn choose(
     config: &Config,
     numbers: &Numbers,
     facts: &BTreeMap<WanId, WanFacts>,
     sides: &Sides,
+    drained: &BTreeSet<String>,
 ) -> Choice {
-    PerFamily::from_fn(|family| choose_family(family, config, numbers, facts, sides))
+    let wans = numbered(config, numbers);
+    PerFamily::from_fn(|family| {
+        let trust = wans.iter().map(|(id, wan)| {
+            let trust = trust(facts.get(id), sides.get(id), family);
+            let spared = drained.contains(&wan.name) && trust > Trust::Drained;
+            (*id, if spared { Trust::Drained } else { trust })
+        });
+        choose_family(family, config, &wans, facts, sides, &trust.collect())
+    })
 }
 
 fn choose_family(
     family: Family,
     config: &Config,
-    numbers: &Numbers,
+    wans: &BTreeMap<WanId, &Wan>,
     facts: &BTreeMap<WanId, WanFacts>,
     sides: &Sides,
+    trust: &BTreeMap<WanId, Trust>,
 ) -> FamilyChoice {
-    let wans = numbered(config, numbers);
-    let trust: BTreeMap<WanId, Trust> =
-        wans.keys().map(|id| (*id, trust(facts.get(id), sides.get(id), family))).collect();
     let best = trust.values().copied().max().unwrap_or(Trust::None);
     let (floor, reason) = match best {
         Trust::Works => (Trust::Works, Reason::BestPriority),
         Trust::Impaired => (best, Reason::LeastBad),
+        Trust::Drained => (best, Reason::Drained),
         Trust::Returning | Trust::Captive | Trust::Unjudged => (best, Reason::Unproven),
         Trust::Down if config.router.all_down == AllDown::Try => (Trust::Down, Reason::Trying),
         Trust::Down | Trust::None => {
@@ -118,11 +132,12 @@ fn choose_family(
             return FamilyChoice { reason, ..FamilyChoice::default() };
         }
     };
-    // One that works badly carries what it has, and is the reserve of those that work well.
-    let reserve = floor.min(Trust::Impaired);
+    // One that works badly carries what it has, and is the reserve of those that work well; one
+    // that is drained comes behind.
+    let works = |t: &Trust| *t >= floor || matches!(t, Trust::Impaired | Trust::Drained);
     let mut usable: Vec<WanId> =
-        trust.iter().filter(|(_, t)| **t >= reserve).map(|(id, _)| *id).collect();
-    usable.sort_by_key(|id| (trust[id] < floor, wans[id].priority, *id));
+        trust.iter().filter(|(_, t)| works(t)).map(|(id, _)| *id).collect();
+    usable.sort_by_key(|id| (Reverse(trust[id].min(floor)), wans[id].priority, *id));
     let priority = usable.first().map(|id| wans[id].priority);
     let weights = |ids: &mut dyn Iterator<Item = WanId>| -> BTreeMap<WanId, Weight> {
         ids.filter(|id| Some(wans[id].priority) == priority)
@@ -131,7 +146,7 @@ fn choose_family(
     };
     let lost = match reason {
         Reason::Trying | Reason::NoneWorks | Reason::Absent => BTreeSet::new(),
-        Reason::BestPriority | Reason::LeastBad | Reason::Unproven => {
+        Reason::BestPriority | Reason::LeastBad | Reason::Drained | Reason::Unproven => {
             let failed = trust.iter().filter(|(_, t)| **t <= Trust::Down).map(|(id, _)| *id);
             let side = |id: &WanId| sides.get(id).map(|sides| sides.get(family));
             // They may all have died together, and then the first that returns carries on its own.

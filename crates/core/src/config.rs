@@ -27,6 +27,7 @@ mod walk;
 
 pub use fault::{CODES, Fault, MAX_FAULTS};
 pub use model::*;
+pub(crate) use near::nearest;
 pub use reference::reference;
 pub use schema::schema;
 pub use show::render;

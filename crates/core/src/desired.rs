@@ -92,6 +92,8 @@ pub struct Basis<'a> {
     pub facts: &'a BTreeMap<WanId, WanFacts>,
     /// Which WANs serve.
     pub choice: &'a Choice,
+    /// The WAN that a drill cuts off.
+    pub cut: Option<WanId>,
     /// The kernel.
     pub observed: &'a Observed,
 }

@@ -2,7 +2,10 @@
 //! the decision is worked out anew from all of them in [`Engine::advance`], so losing or
 //! repeating an event changes nothing. Does nothing by itself and does not know the time.
 
+mod drain;
+mod drill;
 mod evacuate;
+mod linger;
 mod plan;
 mod report;
 mod watch;
@@ -25,7 +28,9 @@ use crate::observed::{
 use crate::steps::{Ask, ProbeResult, Step};
 use crate::time::Moment;
 
+use drill::Drill;
 use evacuate::Evacuations;
+use linger::Lingering;
 use plan::Attempts;
 use watch::Watch;
 
@@ -106,6 +111,31 @@ pub enum Event {
         /// How many it has, of both families.
         count: u64,
     },
+    /// Flows that had lingered were told to start anew.
+    Released {
+        /// The WAN.
+        wan: WanId,
+        /// The family.
+        family: Family,
+        /// How many there were.
+        flows: u64,
+    },
+    /// Somebody takes a WAN out of service, or puts it back.
+    Drain {
+        /// The WAN.
+        wan: WanId,
+        /// Whether it is out of service.
+        drained: bool,
+    },
+    /// Somebody begins a drill that [`Engine::plan_drill`] allows.
+    Drill {
+        /// The WAN to cut off.
+        wan: WanId,
+        /// For how long, unless [`Event::DrillOver`] comes before.
+        span: Duration,
+    },
+    /// The drill is to end at once; the text says why.
+    DrillOver(String),
     /// A new configuration.
     Config(Box<Config>),
     /// The daemon itself has a problem (or, by the same code and place, has it no longer).
@@ -126,7 +156,8 @@ pub enum Event {
 pub struct Happening {
     /// When.
     pub at: Moment,
-    /// `state`, `choice`, `repair`, `problem`, `solved`, `config`.
+    /// `state`, `choice`, `told`, `drain`, `linger`, `drill`, `repair`, `problem`, `solved`,
+    /// `config`.
     pub kind: &'static str,
     /// The WAN concerned, or empty.
     pub wan: String,
@@ -186,6 +217,10 @@ pub struct Engine {
     stale: bool,
     attempts: Attempts,
     evacuations: Evacuations,
+    /// The names of WANs taken out of service by hand.
+    drained: BTreeSet<String>,
+    lingering: Lingering,
+    drill: Option<Drill>,
     watch: Watch,
     /// When the flows of retiring WANs are counted next.
     next_count: Moment,
@@ -216,6 +251,9 @@ impl Engine {
             stale: true,
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
+            drained: kept.drained.clone(),
+            lingering: Lingering::default(),
+            drill: None,
             watch: Watch::default(),
             next_count: Moment::default(),
             reported: BTreeMap::new(),
@@ -225,12 +263,17 @@ impl Engine {
             happenings: VecDeque::new(),
         };
         engine.number_wans();
+        engine.forget_drained();
         engine
     }
 
     /// What is to be kept for the next run.
     pub fn kept(&self) -> Kept {
-        Kept { numbers: self.numbers.clone(), retiring: self.config.retiring.clone() }
+        Kept {
+            numbers: self.numbers.clone(),
+            retiring: self.config.retiring.clone(),
+            drained: self.drained.clone(),
+        }
     }
 
     /// Whether `config` says what is in force already.
@@ -297,16 +340,20 @@ impl Engine {
                 self.stale = true;
             }
             Event::Evacuated { wan, family, deleted } => {
-                self.evacuations.done(wan, family, deleted, now);
+                self.evacuated(wan, family, deleted, now);
             }
             Event::Woken { wan, family, flows } => {
-                self.evacuations.woken(wan, family, flows, now);
+                self.woken(wan, family, flows, now);
             }
             Event::Gone(flows) => self.evacuations.gone(flows, now),
             Event::Untranslated { family, deleted } => {
                 self.evacuations.searched(family, deleted, now);
             }
             Event::Flows { wan, count } => self.flows_counted(wan, count, now),
+            Event::Released { wan, family, flows } => self.released(wan, family, flows, now),
+            Event::Drain { wan, drained } => self.drain(wan, drained, now),
+            Event::Drill { wan, span } => self.begin_drill(wan, span, now),
+            Event::DrillOver(reason) => self.end_drill(&reason, now),
             Event::Config(config) => self.reconfigure(*config, now),
             Event::Problem(problem) => {
                 self.reported.insert((problem.code.clone(), problem.at.clone()), problem);
@@ -334,13 +381,16 @@ impl Engine {
         if !self.leaving {
             self.wake_sides(now);
         }
+        self.mind_drill(now);
         if self.stale || self.attempts.due(now) {
             self.stale = false;
             self.decide(now);
         }
+        self.conclude_drill(now);
         self.ask_for_traffic(now);
         self.ask_for_evacuations(now);
         self.refuse_gone_flows(now);
+        self.ask_for_releases(now);
         self.ask_for_untranslated(now);
         self.ask_for_flows(now);
     }
@@ -371,7 +421,8 @@ impl Engine {
         }
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
         let watching = self.watch_deadline();
-        [attempts, self.evacuations.deadline(), retiring, watching].into_iter().flatten().min()
+        let other = [self.evacuations.deadline(), self.linger_deadline(), self.drill_deadline()];
+        [attempts, retiring, watching].into_iter().chain(other).flatten().min()
     }
 
     fn wan(&self, id: WanId) -> Option<&Wan> {
@@ -384,6 +435,7 @@ impl Engine {
             numbers: &self.numbers,
             facts: &self.facts,
             choice: &self.choice,
+            cut: self.cut(),
             observed: &self.observed,
         }
     }
@@ -410,6 +462,7 @@ impl Engine {
         self.next_count = now + FLOWS_COUNTED;
         self.config = config;
         self.number_wans();
+        self.forget_drained();
         self.stale = true;
         self.tell(now, "config", None, None, ("", "", "a new configuration is in force"));
     }
@@ -461,7 +514,7 @@ impl Engine {
     }
 
     fn decide(&mut self, now: Moment) {
-        let choice = choose(&self.config, &self.numbers, &self.facts, &self.sides);
+        let choice = choose(&self.config, &self.numbers, &self.facts, &self.sides, &self.drained);
         self.tell_choice(&choice, now);
         self.prove_newcomers(&choice, now);
         self.choice = choice;

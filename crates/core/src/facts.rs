@@ -2,7 +2,7 @@
 //! an address, a next hop? In: configuration and [`Observed`]. Out: a [`WanFacts`] per WAN. Judges
 //! nothing: whether the internet is behind the next hop is the business of `health`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,9 @@ pub struct Kept {
     pub numbers: Numbers,
     /// WANs that are no longer configured but still have flows.
     pub retiring: Vec<Wan>,
+    /// The names of WANs that were taken out of service by hand.
+    #[serde(default)]
+    pub drained: BTreeSet<String>,
 }
 
 /// What the facts say about one WAN.

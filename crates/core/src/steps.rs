@@ -6,7 +6,7 @@ mod diff;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -103,6 +103,18 @@ pub enum Ask {
     Refuse {
         /// The flows.
         flows: Vec<TcpFlow>,
+    },
+    /// Tell the flows of a WAN that works, but is to be left, to start anew: those that somebody
+    /// behind it began and that are translated. Answered by how many there were.
+    Release {
+        /// The WAN whose flows they are.
+        wan: WanId,
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The connection mark of its flows, and the mask under which it is compared.
+        mark: (u32, u32),
+        /// The router's own addresses: flows to them came from outside, and stay.
+        own: Vec<IpAddr>,
     },
     /// Delete from conntrack the flows that began while our table was gone: from a LAN to a
     /// destination that nobody but us routes, and untranslated though they leave by a WAN that

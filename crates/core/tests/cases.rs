@@ -118,7 +118,7 @@ impl World {
             .into_iter()
             .map(|(id, wan)| (id, PerFamily::from_fn(|family| side(id, &wan.name, family))))
             .collect();
-        let choice = choose(config, &self.numbers, &facts, &sides);
+        let choice = choose(config, &self.numbers, &facts, &sides, &BTreeSet::new());
         for family in Family::BOTH {
             let chosen = choice.get(family);
             let serving: Vec<String> =
@@ -133,6 +133,7 @@ impl World {
             numbers: &self.numbers,
             facts: &facts,
             choice: &choice,
+            cut: None,
             observed: &observed,
         };
         let desired = desire(basis);

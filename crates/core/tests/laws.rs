@@ -191,12 +191,13 @@ fn work(config: &Config, numbers: &Numbers, kernel: &Observed, draws: &[Draw]) -
             (*id, PerFamily { ipv4, ipv6 })
         })
         .collect();
-    let choice = choose(config, &numbers, &facts, &sides);
+    let choice = choose(config, &numbers, &facts, &sides, &BTreeSet::new());
     let desired = desire(Basis {
         config,
         numbers: &numbers,
         facts: &facts,
         choice: &choice,
+        cut: None,
         observed: kernel,
     });
     Worked { numbers, facts, choice, desired }

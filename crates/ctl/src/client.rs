@@ -93,7 +93,19 @@ impl Client {
     /// # Errors
     /// As for [`Client::get`].
     pub async fn follow(&self, path: &str) -> Result<Lines, Failure> {
-        let response = self.send(Method::GET, path, Vec::new()).await?;
+        self.lines(Method::GET, path).await
+    }
+
+    /// Asks for something to be done that tells its course line by line, and ends with us.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub async fn begin(&self, path: &str) -> Result<Lines, Failure> {
+        self.lines(Method::POST, path).await
+    }
+
+    async fn lines(&self, method: Method, path: &str) -> Result<Lines, Failure> {
+        let response = self.send(method, path, Vec::new()).await?;
         if response.status() == StatusCode::OK {
             return Ok(Lines { body: response.into_body(), unread: Vec::new() });
         }

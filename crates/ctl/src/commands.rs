@@ -2,6 +2,8 @@
 
 mod check;
 mod down;
+mod drain;
+mod drill;
 mod events;
 mod plan;
 mod reload;
@@ -48,6 +50,31 @@ pub enum Command {
         /// The file; `-` reads standard input.
         file: PathBuf,
     },
+    /// Take a WAN out of service: new connections avoid it, established ones stay. Outlives
+    /// restarts; while no other WAN works it serves all the same.
+    Drain {
+        /// The WAN's name.
+        wan: String,
+    },
+    /// Put a drained WAN back into service.
+    Undrain {
+        /// The WAN's name.
+        wan: String,
+    },
+    /// Really cut a WAN off for a while, and measure what that does to connections.
+    Drill {
+        /// The WAN's name.
+        wan: String,
+        /// For how long: 5s to 5m. Ctrl-C ends it at once.
+        #[arg(long = "for", value_name = "TIME", default_value = "20s", value_parser = drill::span)]
+        span: std::time::Duration,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
+        /// Print one JSON object at the end.
+        #[arg(long)]
+        json: bool,
+    },
     /// Take everything of anywan out of the kernel; the daemon exits. Works without a daemon too.
     Down {
         /// The daemon's state directory, for when no daemon answers.
@@ -67,6 +94,11 @@ pub async fn run(command: Command, client: &Client) -> Result<bool, Failure> {
         Command::Plan { file, json } => plan::run(client, file.as_deref(), json).await,
         Command::Reload => reload::run(client).await,
         Command::Check { file } => check::run(&file),
+        Command::Drain { wan } => drain::run(client, &wan, true).await,
+        Command::Undrain { wan } => drain::run(client, &wan, false).await,
+        Command::Drill { wan, span, yes, json } => {
+            drill::run(client, &wan, drill::Wish { span, yes, json }).await
+        }
         Command::Down { state_dir } => down::run(client, state_dir.as_deref()).await,
     }
 }
@@ -77,6 +109,19 @@ fn put(text: &str) -> Result<(), Failure> {
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|error| Failure::output(&error))
+}
+
+/// Percent-encodes all but what is safe anywhere in a URL.
+fn encoded(name: &str) -> String {
+    let mut out = String::new();
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 /// Whether colour is wanted there: <https://no-color.org>.
@@ -107,5 +152,16 @@ fn read(file: &std::path::Path) -> Result<(String, Vec<u8>), Failure> {
             let hint = "hint: the file is named after the command: anywan check FILE";
             Err(Failure::Bad { text: format!("error: read {name}: {error}\n{hint}\n") })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::encoded;
+
+    #[test]
+    fn a_name_with_anything_in_it_survives_a_url() {
+        assert_eq!(encoded("/etc/a-1.toml"), "/etc/a-1.toml");
+        assert_eq!(encoded("ä b&c"), "%C3%A4%20b%26c");
     }
 }

@@ -1,6 +1,7 @@
 //! What people see: pure functions from what the daemon says to text. Never lets a control
 //! character through: names and reasons may come from anywhere.
 
+pub mod drill;
 mod table;
 
 use anywan_core::api::{FamilyStatus, Notice, Plan, State, Status, WanStatus};

@@ -263,6 +263,45 @@ fn without_a_daemon_down_runs_the_anywand_beside_it() {
     }
 }
 
+#[test]
+fn drain_and_undrain_ask_the_daemon_and_say_what_it_did() {
+    for (changed, drained, undrained) in [
+        ("true", "lte is drained: new connections", "lte is in service again."),
+        ("false", "lte was drained already.", "lte was not drained."),
+    ] {
+        let room = Room::new();
+        let requests = room.play("200 OK", &format!(r#"{{"changed":{changed}}}"#));
+        for (word, text) in [("drain", drained), ("undrain", undrained)] {
+            let said = room.run(&[word, "lte"]);
+            assert!(said.exit == 0 && said.out.starts_with(text), "{said:?}");
+            let wanted = format!("POST /v1/{word}?wan=lte HTTP/1.1|");
+            assert_eq!(requests.recv().expect("asked"), wanted);
+        }
+    }
+    let room = Room::new();
+    let problem = r#"{"problems":[{"code":"wan.unknown","at":"wan let",
+        "what":"there is no WAN called let","hint":"did you mean lte?"}]}"#;
+    let _requests = room.play("404 Not Found", problem);
+    let said = room.run(&["drain", "let"]);
+    let wanted = "error: there is no WAN called let\nhint: did you mean lte?\n";
+    assert_eq!((said.exit, said.err.as_str()), (1, wanted));
+}
+
+#[test]
+fn a_drill_needs_somebody_to_ask_or_yes_and_a_sensible_time() {
+    let room = Room::new();
+    let plan = r#"{"version":1,"wan":"lte","share_percent":100.0,"others":["adsl"],"alone":[],
+        "addresses":[],"targets":[]}"#;
+    let requests = room.play("200 OK", plan);
+    let said = room.run(&["drill", "lte"]);
+    assert_eq!((said.exit, said.out.as_str()), (2, ""), "{said:?}");
+    assert!(said.err.ends_with("hint: --yes goes ahead\n"), "{said:?}");
+    assert_eq!(requests.recv().expect("asked"), "GET /v1/drill?wan=lte HTTP/1.1|");
+    for span in ["1s", "10m", "soon"] {
+        assert_eq!(room.run(&["drill", "lte", "--yes", "--for", span]).exit, 2, "{span}");
+    }
+}
+
 const EVENTS: &str = concat!(
     r#"{"time":"t1","kind":"state","wan":"lte","family":"ipv4","old":"up","new":"down","#,
     r#""reason":"gone"}"#,

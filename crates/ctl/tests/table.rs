@@ -1,7 +1,11 @@
 //! How the status, events and plans look to people.
 
 use anywan_core::api::{
-    API_VERSION, FamilyStatus, Notice, Plan, Problem, State, Status, WanStatus,
+    API_VERSION, DrillLine, DrillPlan, FamilyStatus, Notice, Plan, Problem, State, Status,
+    WanStatus,
+};
+use anywan_ctl::print::drill::{
+    Course, Established, Measured, NewConnections, line_text, question, summary_text,
 };
 use anywan_ctl::print::{Look, notice_line, plan_text, status_table};
 
@@ -175,4 +179,73 @@ fn a_plan_is_a_numbered_list_or_a_sentence() {
     let text = plan_text(&plan(&["x"; 10]), false);
     assert!(text.starts_with(" 1. x\n") && text.ends_with("10. x\n"), "{text}");
     assert_eq!(plan_text(&plan(&[]), false), "Nothing to do: the kernel is as it should be.\n");
+}
+
+fn drilled() -> DrillPlan {
+    DrillPlan {
+        version: API_VERSION,
+        wan: "adsl".to_owned(),
+        share_percent: 100.0,
+        others: vec!["lte".to_owned()],
+        alone: vec!["ipv6".to_owned()],
+        addresses: Vec::new(),
+        targets: Vec::new(),
+    }
+}
+
+fn course(recovered: bool) -> Course {
+    let line = |ms, kind: &str, family: &str, old: &str, new: &str| DrillLine {
+        ms,
+        kind: kind.to_owned(),
+        family: family.to_owned(),
+        old: old.to_owned(),
+        new: new.to_owned(),
+        reason: "why".to_owned(),
+    };
+    let lines = vec![
+        line(0, "cut", "", "", "cut"),
+        line(612, "state", "ipv4", "suspect", "down"),
+        line(613, "told", "ipv4", "", "12"),
+        line(614, "told", "ipv4", "", "30"),
+        line(20_000, "mended", "", "cut", "mended"),
+        line(28_200, "back", "", "mended", "back"),
+    ];
+    let new = NewConnections {
+        family: "ipv4".to_owned(),
+        tried: 560,
+        failed: 13,
+        outage_ms: 650,
+        recovered,
+    };
+    let open = Established { family: "ipv4".to_owned(), told_ms: Some(614) };
+    let measured = Measured { new_connections: vec![new], established: vec![open] };
+    Course::of(&drilled(), lines, measured)
+}
+
+#[test]
+fn a_drill_says_before_what_it_does_and_after_what_it_showed() {
+    let asked = question(&drilled(), std::time::Duration::from_secs(20));
+    assert!(asked.contains("adsl (100 % of new connections) off for 20 s"), "{asked}");
+    assert!(asked.contains("No other WAN has IPv6"), "{asked}");
+    let course = course(true);
+    assert_eq!(line_text(&course.events[1]), "   0.612 s  IPv4 state suspect -> down (why)");
+    assert_eq!(line_text(&course.events[0]), "   0.000 s  cut (why)");
+    assert_eq!(
+        summary_text(&course),
+        "\n\
+         Found dead, IPv4        after 612 ms\n\
+         New connections, IPv4   failed for 650 ms (13 of 560)\n\
+         Open connection, IPv4   knew after 614 ms that it is over\n\
+         Flows told              42\n\
+         Back on adsl            8.2 s after it was mended\n"
+    );
+}
+
+#[test]
+fn a_drill_passes_when_the_wan_was_found_dead_and_connections_worked_without_it() {
+    assert!(course(true).passed);
+    assert!(!course(false).passed);
+    let unnoticed = Course::of(&drilled(), Vec::new(), Measured::default());
+    assert!(!unnoticed.passed);
+    assert!(summary_text(&unnoticed).contains("never: its probes did not notice"));
 }

@@ -25,6 +25,7 @@ mod wake;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 
 use anywan_core::names::{Family, IfIndex, Mac, Mark, RulePriority, WanId};
@@ -192,6 +193,25 @@ impl Kernel {
     /// established TCP, and says how many there were.
     pub fn evacuate(&mut self, family: Family, mark: u32, mask: u32) -> Result<u64, KernelError> {
         conntrack::evacuate(&mut self.netfilter, family, mark, mask)
+    }
+
+    /// Has the flows of one family whose mark is `mark` under `mask` begin anew though their WAN
+    /// works: see [`Ask::Release`](anywan_core::steps::Ask::Release). Established TCP is refused
+    /// for so many seconds; returned are how many flows there were, and those whose clients may
+    /// have to be woken.
+    pub fn release(
+        &mut self,
+        family: Family,
+        mark: (u32, u32),
+        own: &[IpAddr],
+        seconds: u32,
+    ) -> Result<(u64, Vec<TcpFlow>), KernelError> {
+        let found = conntrack::lingering(&mut self.netfilter, family, mark, own)?;
+        let flows: Vec<TcpFlow> = found.iter().filter_map(|(_, flow)| *flow).collect();
+        // First the refusal: a deleted flow's next packet would be taken for a new flow.
+        self.mark_gone(&flows, seconds)?;
+        let count = conntrack::delete_released(&mut self.netfilter, family, found)?;
+        Ok((count, flows))
     }
 
     /// The TCP flows of one family whose mark is `mark` under `mask` and that a client may be

@@ -4,6 +4,7 @@
 //! everything out.
 
 mod asks;
+mod hand;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::serve::{Reloaded, Request, RequestKind, Server};
 use crate::state::StateDir;
 
 use asks::Waking;
+use hand::{Follower, gone};
 
 /// Full re-reads in one go until the plan settles: steps that depend on others' effects (a
 /// parameter that appears with its module) need two or three.
@@ -73,8 +75,18 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let engine = Engine::new(config, &state.kept());
     let (notices, _) = broadcast::channel(NOTICES_MAX);
     let waking = Waking::new(mark_field.ask());
-    let mut daemon =
-        Daemon { options, engine, kernel, prober, clock, state, notices, waking, unread: false };
+    let mut daemon = Daemon {
+        options,
+        engine,
+        kernel,
+        prober,
+        clock,
+        state,
+        notices,
+        waking,
+        follower: None,
+        unread: false,
+    };
     daemon.keep();
     daemon.reread_all();
     daemon.settle();
@@ -154,6 +166,8 @@ struct Daemon {
     notices: broadcast::Sender<Notice>,
     /// Clients that are still to be woken.
     waking: Waking,
+    /// Whoever follows the running drill.
+    follower: Option<Follower>,
     /// Some reading has failed, and not been made up for.
     unread: bool,
 }
@@ -199,6 +213,7 @@ impl Daemon {
                     let _ = self.reload();
                 }
                 Some(request) = requests.recv() => self.answer(request),
+                () = gone(self.follower.as_ref()) => self.end_drill("nobody follows it any more"),
                 () = tokio::time::sleep(self.clock.until(wait)) => {}
             }
             if self.clock.now() >= reread_at {
@@ -217,6 +232,7 @@ impl Daemon {
             self.settle();
             self.go_on_waking();
         }
+        self.end_drill("the daemon ends");
         Ok(())
     }
 
@@ -337,9 +353,11 @@ impl Daemon {
     fn tell(&mut self) {
         while let Some(happening) = self.engine.poll_happening() {
             log(&happening);
+            self.tell_follower(&happening);
             // Nobody listening is fine.
             let _ = self.notices.send(notice(&self.clock, happening));
         }
+        self.dismiss_follower();
     }
 
     fn answer(&mut self, request: Request) {
@@ -348,6 +366,11 @@ impl Daemon {
             RequestKind::Status => reply.status(self.engine.status(&|m| self.clock.wall(m))),
             RequestKind::Plan(config) => reply.plan(self.preview(config.map(|c| *c))),
             RequestKind::Reload => reply.reload(self.reload()),
+            RequestKind::Drain { wan, drained } => reply.drain(self.drain(&wan, drained)),
+            RequestKind::PlanDrill(wan) => {
+                reply.plan_drill(self.engine.plan_drill(&wan).map(|(_, plan)| plan))
+            }
+            RequestKind::Drill { wan, span, lines } => reply.drill(self.drill(wan, span, lines)),
             RequestKind::Down => {
                 self.handle(Event::Leave);
                 self.settle();

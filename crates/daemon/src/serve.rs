@@ -6,6 +6,7 @@
 //! [`Server`] and end with it.
 
 mod connection;
+mod hand;
 mod notices;
 mod routes;
 mod socket;
@@ -13,7 +14,7 @@ mod socket;
 use std::path::Path;
 use std::time::Duration;
 
-use anywan_core::api::{Notice, Plan, Status};
+use anywan_core::api::{DrillLine, DrillPlan, Notice, Plan, Problem, Status};
 use anywan_core::config::Config;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -78,6 +79,24 @@ pub enum RequestKind {
     Plan(Option<Box<Config>>),
     /// Read the configuration file again.
     Reload,
+    /// Take a WAN out of service, or put it back.
+    Drain {
+        /// The WAN's name.
+        wan: String,
+        /// Whether it is to be out of service.
+        drained: bool,
+    },
+    /// What a drill of the WAN of this name would do.
+    PlanDrill(String),
+    /// Begin a drill. It ends when nobody reads its lines any more.
+    Drill {
+        /// The WAN's name.
+        wan: String,
+        /// How long it is cut off.
+        span: Duration,
+        /// Where its course is told.
+        lines: mpsc::Sender<DrillLine>,
+    },
     /// Take everything of ours out of the kernel, then end.
     Down,
 }
@@ -102,6 +121,21 @@ impl Reply {
         self.0.send(Answer::Reload(outcome)).is_ok()
     }
 
+    /// Answers [`RequestKind::Drain`]: whether anything changed.
+    pub fn drain(self, outcome: Result<bool, Problem>) -> bool {
+        self.0.send(Answer::Drain(outcome)).is_ok()
+    }
+
+    /// Answers [`RequestKind::PlanDrill`].
+    pub fn plan_drill(self, outcome: Result<DrillPlan, Problem>) -> bool {
+        self.0.send(Answer::PlanDrill(outcome)).is_ok()
+    }
+
+    /// Answers [`RequestKind::Drill`], once the WAN is cut off.
+    pub fn drill(self, outcome: Result<(), Problem>) -> bool {
+        self.0.send(Answer::Drill(outcome)).is_ok()
+    }
+
     /// Answers [`RequestKind::Down`]: whether everything is out.
     pub fn down(self, all_out: bool) -> bool {
         self.0.send(Answer::Down { all_out }).is_ok()
@@ -114,6 +148,9 @@ enum Answer {
     Status(Status),
     Plan(Plan),
     Reload(Result<Reloaded, String>),
+    Drain(Result<bool, Problem>),
+    PlanDrill(Result<DrillPlan, Problem>),
+    Drill(Result<(), Problem>),
     Down { all_out: bool },
 }
 

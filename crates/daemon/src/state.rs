@@ -1,5 +1,6 @@
-//! The state directory: who may use it, and the what is kept in it between runs: WAN numbers, and WANs that retire. Without it
-//! anywan still routes; it only forgets between runs, and says so.
+//! The state directory: who may use it, and what is kept in it between runs: WAN numbers, and WANs
+//! that retire or are drained. Without it anywan still routes; it only forgets between runs, and
+//! says so.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

@@ -4,7 +4,7 @@
 const MAX_LENGTH: usize = 32;
 
 /// The word that `typed` was probably meant to be: within a third of its length, or begun by it.
-pub(super) fn nearest<'a>(typed: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(typed: &str, words: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     if typed.is_empty() || typed.len() > MAX_LENGTH {
         return None;
     }

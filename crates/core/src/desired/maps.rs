@@ -55,7 +55,11 @@ fn restore(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, Str
     let field = basis.config.router.mark_field;
     for id in basis.facts.keys() {
         let lost = basis.choice.get(family).lost.contains(id);
-        let chain = if lost { "lost".to_owned() } else { format!("keep{id}") };
+        let chain = match (lost, basis.cut == Some(*id)) {
+            (true, _) => "lost".to_owned(),
+            (false, true) => format!("cut_keep{id}"),
+            (false, false) => format!("keep{id}"),
+        };
         put(&name, Key::Number(field.keep(*id).0), chain);
     }
 }
@@ -71,7 +75,7 @@ fn devices(
     if facts.shared {
         known_by_mac(basis, id, facts, device, put);
     } else {
-        put("from_wan", key, format!("from{id}"));
+        put("from_wan", key, from_chain(basis, id));
     }
     if facts.retiring {
         return;
@@ -85,6 +89,12 @@ fn devices(
     } else {
         put("clamp", key, format!("clamp{id}"));
     }
+}
+
+/// What becomes of what a WAN brings.
+fn from_chain(basis: Basis<'_>, id: WanId) -> String {
+    let cut = if basis.cut == Some(id) { "cut_" } else { "" };
+    format!("{cut}from{id}")
 }
 
 /// A flow is the WAN's when it leaves for the WAN's gateway, or, where there is none, by its
@@ -125,13 +135,14 @@ fn known_by_mac(
     device: IfIndex,
     put: &mut impl FnMut(&str, Key, String),
 ) {
-    let chain = format!("from{id}");
+    let chain = from_chain(basis, id);
     let macs = Family::BOTH.into_iter().filter_map(|f| facts.sides.get(f).gateway_mac);
     let mut keys: Vec<Key> = macs.map(|mac| Key::DeviceMac(device.0, mac)).collect();
     if keys.is_empty() {
         let there = basis.observed.nft.maps.get("from_shared").into_iter().flatten();
+        let either = [format!("from{id}"), format!("cut_from{id}")];
         let ours = there.filter(|(key, to)| {
-            **to == chain && matches!(key, Key::DeviceMac(index, _) if *index == device.0)
+            either.contains(to) && matches!(key, Key::DeviceMac(index, _) if *index == device.0)
         });
         keys = ours.map(|(key, _)| *key).collect();
     }

@@ -47,6 +47,11 @@ impl Evacuations {
         }
     }
 
+    /// Whether the flows of a WAN are told for the first time since it was lost.
+    fn is_first_call(&self, wan: WanId, family: Family) -> bool {
+        self.wakes.get(&(wan, family)).is_some_and(|(_, rounds)| *rounds == 0)
+    }
+
     /// Our table was away: flows may have begun untranslated.
     pub(super) fn search(&mut self, now: Moment) {
         self.untranslated = PerFamily::from_fn(|_| Some(now));
@@ -78,6 +83,24 @@ impl Evacuations {
 }
 
 impl Engine {
+    /// Tells how many established TCP flows hear that their WAN is lost; not again for those that
+    /// some kernels show for a while after their reset.
+    pub(super) fn woken(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
+        if flows > 0 && self.evacuations.is_first_call(wan, family) {
+            let reason = "TCP flows told to start anew";
+            self.tell(now, "told", Some(wan), Some(family), ("", &flows.to_string(), reason));
+        }
+        self.evacuations.woken(wan, family, flows, now);
+    }
+
+    pub(super) fn evacuated(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
+        if flows > 0 {
+            let reason = "other flows go on by another WAN";
+            self.tell(now, "told", Some(wan), Some(family), ("", &flows.to_string(), reason));
+        }
+        self.evacuations.done(wan, family, flows, now);
+    }
+
     /// Asks for evacuations that are due; only once the kernel already sends new flows elsewhere.
     pub(super) fn ask_for_evacuations(&mut self, now: Moment) {
         let choice = &self.choice;

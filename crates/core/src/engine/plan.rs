@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Engine;
+use crate::choose::choose;
 use crate::desired::{self, Desired};
 use crate::observed::Structure;
 use crate::steps::{Step, diff};
@@ -126,7 +127,7 @@ impl Engine {
         other.started = self.started;
         other.refresh_facts(now);
         other.choice =
-            crate::choose::choose(&other.config, &other.numbers, &other.facts, &other.sides);
+            choose(&other.config, &other.numbers, &other.facts, &other.sides, &other.drained);
         diff(&other.observed, &other.desired())
     }
 

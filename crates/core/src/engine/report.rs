@@ -32,7 +32,7 @@ impl Engine {
             interface: wan.interface.clone(),
             priority: wan.priority,
             weight: wan.weight.0,
-            drained: false,
+            drained: self.drained.contains(&wan.name),
             share_percent: main.share_percent,
             ipv4,
             ipv6,
@@ -197,7 +197,7 @@ impl Engine {
     }
 }
 
-fn problem(code: &str, at: &str, what: &str, hint: &str) -> Problem {
+pub(super) fn problem(code: &str, at: &str, what: &str, hint: &str) -> Problem {
     Problem {
         code: code.to_owned(),
         at: at.to_owned(),
@@ -207,7 +207,7 @@ fn problem(code: &str, at: &str, what: &str, hint: &str) -> Problem {
 }
 
 /// The share of new connections, 0 to 100, by weight.
-fn share(choice: &FamilyChoice, id: WanId) -> f64 {
+pub(super) fn share(choice: &FamilyChoice, id: WanId) -> f64 {
     let sum: u32 = choice.serving.values().map(|w| u32::from(w.0)).sum();
     let own = choice.serving.get(&id).map_or(0, |w| u32::from(w.0));
     if sum == 0 { 0.0 } else { (f64::from(own) * 1000.0 / f64::from(sum)).round() / 10.0 }

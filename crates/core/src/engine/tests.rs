@@ -1,5 +1,7 @@
 //! The engine against a world that does exactly what steps say: `expect`.
 
+mod hand;
+
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -22,6 +24,7 @@ struct World {
     evacuated: Vec<(WanId, Family)>,
     woken: Vec<(WanId, Family)>,
     refused: Vec<TcpFlow>,
+    released: Vec<(WanId, Family)>,
     answers: VecDeque<(Moment, ProbeResult)>,
     /// How many flows a retiring WAN still has.
     flows: u64,
@@ -125,6 +128,7 @@ impl World {
             evacuated: Vec::new(),
             woken: Vec::new(),
             refused: Vec::new(),
+            released: Vec::new(),
             answers: VecDeque::new(),
             flows: 0,
             searches: 0,
@@ -204,6 +208,10 @@ impl World {
                 self.engine.handle(Event::Woken { wan, family, flows: 0 }, self.now);
             }
             Ask::Refuse { flows } => self.refused.extend(flows),
+            Ask::Release { wan, family, .. } => {
+                self.released.push((wan, family));
+                self.engine.handle(Event::Released { wan, family, flows: 0 }, self.now);
+            }
             Ask::CountFlows { wan, .. } => {
                 let event = Event::Flows { wan, count: self.flows };
                 self.engine.handle(event, self.now);

@@ -21,6 +21,9 @@ const NOT_FORWARDED: &str = "fib daddr type { local, broadcast, anycast, multica
 /// A box on a shared interface that forwards a port straight to a LAN host: the host's answers
 /// pass here without a flow or in the middle of one, and go to that box as they are.
 const MIDSTREAM: &str = "tcp flags & (fin | syn | rst | ack) != syn";
+/// Without it IPv6 does not even find the gateway (RFC 4861).
+const NEIGHBOUR_DISCOVERY: &str = "icmpv6 type { nd-router-solicit, nd-router-advert, \
+                                   nd-neighbor-solicit, nd-neighbor-advert } accept";
 /// Room in each map: the fixed hash of the kernel is sized by it.
 const MAP_SIZE: u32 = 128;
 /// Room in each set of gone flows, some 8 MiB of the kernel's memory when full: as many as one
@@ -159,6 +162,7 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
     chain(text, &format!("uncounted{id}"), &[set_mark(field, field.keep(id))]);
     chain(text, &format!("place{id}"), &[set_mark(field, field.place(id))]);
     chain(text, &format!("back{id}"), &counted("back"));
+    cut_chains(text, field, id);
     let pin = format!("ct mark set ct mark & {rest:#x} | {keep:#x}");
     chain(
         text,
@@ -212,6 +216,31 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
     );
 }
 
+/// A drill: what comes from beyond the WAN's own subnet is dropped, and what flows of LANs would
+/// send is counted as sent. The first packet of a new flow, and the router's own, still leave:
+/// dropped here their senders would be told at once, which no dead line does.
+fn cut_chains(text: &mut String, field: MarkField, id: WanId) {
+    chain(
+        text,
+        &format!("cut_from{id}"),
+        &[
+            NEIGHBOUR_DISCOVERY.to_owned(),
+            set_mark(field, field.ask()),
+            "fib saddr . mark oif exists goto neighbour".to_owned(),
+            "drop".to_owned(),
+        ],
+    );
+    chain(
+        text,
+        &format!("cut_keep{id}"),
+        &[
+            format!("meta nfproto ipv4 iif @lans counter name out4_{id} drop"),
+            format!("iif @lans counter name out6_{id} drop"),
+            format!("goto keep{id}"),
+        ],
+    );
+}
+
 fn nat_rule<A: std::fmt::Display>(family: &str, nat: Nat<A>) -> String {
     match nat {
         Nat::Masquerade => "masquerade".to_owned(),
@@ -256,7 +285,7 @@ fn common_chains(text: &mut String, shape: &Shape) {
 /// What a WAN brings that belongs to no flow yet. Dropped here, its flow never comes to be.
 fn uninvited_chain(text: &mut String, field: MarkField) {
     let rules = [
-        "icmpv6 type { nd-router-solicit, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept",
+        NEIGHBOUR_DISCOVERY,
         // A flow that is older than our table has only just been pinned.
         "ct state established,related accept",
         "ct status dnat accept",

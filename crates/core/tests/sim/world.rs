@@ -526,6 +526,9 @@ impl World {
             }
             // Nothing comes of it but packets.
             Ask::Refuse { .. } => {}
+            Ask::Release { wan, family, .. } => {
+                self.engine.handle(Event::Released { wan, family, flows: 0 }, self.now);
+            }
             Ask::Evacuate { wan, family, .. } => {
                 self.check_evacuation(wan, family);
                 let deleted = hash(&[self.seed, self.acts, self.steps]) % 3;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anywan_core::api::Plan;
 
-use super::{put, read};
+use super::{encoded, put, read};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::print::plan_text;
@@ -24,28 +24,4 @@ pub(super) async fn run(client: &Client, file: Option<&Path>, json: bool) -> Res
         put(&plan_text(&plan, file.is_some()))?;
     }
     Ok(true)
-}
-
-/// Percent-encodes all but what is safe anywhere in a URL.
-fn encoded(name: &str) -> String {
-    let mut out = String::new();
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"/-._".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::encoded;
-
-    #[test]
-    fn a_name_with_anything_in_it_survives_a_url() {
-        assert_eq!(encoded("/etc/a-1.toml"), "/etc/a-1.toml");
-        assert_eq!(encoded("ä b&c"), "%C3%A4%20b%26c");
-    }
 }

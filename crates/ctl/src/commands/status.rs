@@ -23,7 +23,8 @@ pub(super) async fn run(client: &Client, json: bool) -> Result<bool, Failure> {
 /// Whether any WAN works in any family.
 fn serves(status: &Status) -> bool {
     let works = |side: &FamilyStatus| matches!(side.state, State::Up | State::Suspect);
-    status.wans.iter().any(|wan| !wan.drained && (works(&wan.ipv4) || works(&wan.ipv6)))
+    // A drained one serves when nothing else does.
+    status.wans.iter().any(|wan| works(&wan.ipv4) || works(&wan.ipv6))
 }
 
 /// The columns of the terminal, `None` where there is none.

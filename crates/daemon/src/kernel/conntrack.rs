@@ -5,6 +5,7 @@
 
 mod destroyed;
 mod flows;
+mod release;
 mod untranslated;
 
 use anywan_core::names::Family;
@@ -16,6 +17,7 @@ use super::wire::{Attributes, Writer};
 pub(crate) use destroyed::destroyed;
 pub use destroyed::{Destroyed, Gone};
 pub(crate) use flows::{established, waiting};
+pub(crate) use release::{delete_released, lingering};
 pub(crate) use untranslated::forget as forget_untranslated;
 
 const NFGENMSG: usize = 4;

@@ -84,6 +84,12 @@ impl Daemon {
                 Ok(()) => return self.waking.extend(flows),
                 Err(error) => Err(error),
             },
+            Ask::Release { wan, family, mark, own } => {
+                self.kernel.release(family, mark, &own, REFUSED_SECONDS).map(|(flows, told)| {
+                    self.waking.extend(told);
+                    Event::Released { wan, family, flows }
+                })
+            }
             Ask::Untranslated { family, lans, question, mask, right } => self
                 .kernel
                 .forget_untranslated(family, &lans, question.0, (mask, &right))

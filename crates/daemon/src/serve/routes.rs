@@ -20,12 +20,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::hand;
 use super::notices::{Recent, write_lines};
 use super::{Answer, Limits, Reply, Request, RequestKind};
 
 /// What the handlers share.
 #[derive(Debug, Clone)]
-struct Shared {
+pub(super) struct Shared {
     requests: mpsc::Sender<Request>,
     recent: Recent,
     limits: Limits,
@@ -40,6 +41,9 @@ pub(super) fn router(requests: mpsc::Sender<Request>, recent: Recent, limits: Li
         .route("/v1/plan", get(plan).post(plan_for))
         .route("/v1/reload", post(reload))
         .route("/v1/down", post(down))
+        .route("/v1/drain", post(hand::drain))
+        .route("/v1/undrain", post(hand::undrain))
+        .route("/v1/drill", get(hand::plan_drill).post(hand::drill))
         .route("/v1/events", get(events))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
@@ -48,7 +52,7 @@ pub(super) fn router(requests: mpsc::Sender<Request>, recent: Recent, limits: Li
 
 /// Why a request was refused.
 #[derive(Debug, Serialize)]
-struct Refusal {
+pub(super) struct Refusal {
     /// What is wrong.
     problems: Vec<Problem>,
     /// The same, for a terminal.
@@ -56,20 +60,25 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn new(code: &str, at: impl Into<String>, what: impl Into<String>, hint: &str) -> Refusal {
+    pub(super) fn new(
+        code: &str,
+        at: impl Into<String>,
+        what: impl Into<String>,
+        hint: &str,
+    ) -> Refusal {
         let (at, what) = (at.into(), what.into());
         let rendered = format!("error: {what}\n\nhint: {hint}\n");
         let problem = Problem { code: code.to_owned(), at, what, hint: hint.to_owned() };
         Refusal { problems: vec![problem], rendered }
     }
 
-    fn with(self, status: StatusCode) -> Response {
+    pub(super) fn with(self, status: StatusCode) -> Response {
         (status, Json(self)).into_response()
     }
 }
 
 /// Asks the loop; an answer, or the response that says why there is none.
-async fn ask(shared: &Shared, kind: RequestKind) -> Result<Answer, Response> {
+pub(super) async fn ask(shared: &Shared, kind: RequestKind) -> Result<Answer, Response> {
     let (sender, answer) = oneshot::channel();
     let asked = async {
         let request = Request { kind, reply: Reply(sender) };
@@ -92,7 +101,7 @@ async fn ask(shared: &Shared, kind: RequestKind) -> Result<Answer, Response> {
     }
 }
 
-fn respond(answer: Result<Answer, Response>) -> Response {
+pub(super) fn respond(answer: Result<Answer, Response>) -> Response {
     match answer {
         Ok(Answer::Status(status)) => Json(status).into_response(),
         Ok(Answer::Plan(plan)) => Json(plan).into_response(),
@@ -103,6 +112,16 @@ fn respond(answer: Result<Answer, Response>) -> Response {
             let refusal = Refusal::new("config.refused", "config", what, hint);
             Refusal { rendered, ..refusal }.with(StatusCode::UNPROCESSABLE_ENTITY)
         }
+        Ok(Answer::Drain(Ok(changed))) => {
+            Json(serde_json::json!({ "changed": changed })).into_response()
+        }
+        Ok(Answer::PlanDrill(Ok(plan))) => Json(plan).into_response(),
+        Ok(Answer::Drill(Ok(()))) => Json(serde_json::json!({})).into_response(),
+        Ok(
+            Answer::Drain(Err(problem))
+            | Answer::PlanDrill(Err(problem))
+            | Answer::Drill(Err(problem)),
+        ) => hand::refusal(&problem),
         Ok(Answer::Down { all_out: true }) => Json(serde_json::json!({})).into_response(),
         Ok(Answer::Down { all_out: false }) => {
             let what = "not everything could be taken out";
@@ -205,34 +224,47 @@ async fn events(
         drop(place);
     });
     let kind = [(header::CONTENT_TYPE, "application/jsonl")];
-    (kind, Body::from_stream(Lines(lines))).into_response()
+    (kind, Body::from_stream(Lines::of(lines, |line| line))).into_response()
 }
 
 /// A body that comes line by line.
-struct Lines(mpsc::Receiver<Bytes>);
+pub(super) struct Lines<T> {
+    lines: mpsc::Receiver<T>,
+    text: fn(T) -> Bytes,
+}
 
-impl Stream for Lines {
-    type Item = Result<Bytes, Infallible>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_recv(cx).map(|line| line.map(Ok))
+impl<T> Lines<T> {
+    /// What comes out of a channel, as text.
+    pub(super) fn of(lines: mpsc::Receiver<T>, text: fn(T) -> Bytes) -> Lines<T> {
+        Lines { lines, text }
     }
 }
 
-fn bad_query(rejection: &QueryRejection) -> Response {
-    let hint = "only events?backlog=NUMBER and plan?file=NAME take something";
+impl<T> Stream for Lines<T> {
+    type Item = Result<Bytes, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let text = self.text;
+        self.lines.poll_recv(cx).map(|line| line.map(|line| Ok(text(line))))
+    }
+}
+
+pub(super) fn bad_query(rejection: &QueryRejection) -> Response {
+    let hint = "events?backlog=NUMBER, plan?file=NAME, drain?wan=NAME, undrain?wan=NAME, \
+                drill?wan=NAME, and to begin one drill?wan=NAME&seconds=NUMBER";
     Refusal::new("api.bad-query", "query", rejection.body_text(), hint)
         .with(StatusCode::BAD_REQUEST)
 }
 
 async fn unknown_path(uri: Uri) -> Response {
     let what = format!("there is nothing at {}", uri.path());
-    let hint = "there are /v1/status, /v1/plan, /v1/reload, /v1/down and /v1/events";
+    let hint = "there are /v1/status, /v1/plan, /v1/reload, /v1/drain, /v1/undrain, /v1/drill, \
+                /v1/down and /v1/events";
     Refusal::new("api.no-such-path", uri.path(), what, hint).with(StatusCode::NOT_FOUND)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response {
     let what = format!("{} cannot be used with {method}", uri.path());
-    let hint = "reads are GET; reload, down and plan of a file are POST";
+    let hint = "reads are GET; reload, drain, undrain, drill, down and plan of a file are POST";
     Refusal::new("api.wrong-method", uri.path(), what, hint).with(StatusCode::METHOD_NOT_ALLOWED)
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use anywan_core::api::{API_VERSION, Notice, Plan, Status};
+use anywan_core::api::{API_VERSION, DrillLine, Notice, Plan, Problem, Status};
 use anywan_daemon::serve::{Limits, Reloaded, Request, RequestKind, Server};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -141,8 +141,36 @@ async fn play_the_loop(mut requests: mpsc::Receiver<Request>, mood: Mood) {
             }
             RequestKind::Reload if good => reply.reload(Ok(Reloaded { changed: true })),
             RequestKind::Reload => reply.reload(Err("error: line 3\n".to_owned())),
+            RequestKind::Drain { wan, .. } => {
+                let outcome = if good { Ok(true) } else { Err(no_such(wan)) };
+                reply.drain(outcome)
+            }
+            RequestKind::PlanDrill(wan) => reply.plan_drill(Err(no_such(wan))),
+            RequestKind::Drill { wan, lines, .. } => {
+                let line = |kind: &str| DrillLine {
+                    ms: 0,
+                    kind: kind.to_owned(),
+                    family: String::new(),
+                    old: String::new(),
+                    new: String::new(),
+                    reason: String::new(),
+                };
+                for kind in ["cut", "mended"] {
+                    let _ = lines.try_send(line(kind));
+                }
+                reply.drill(if good { Ok(()) } else { Err(no_such(wan)) })
+            }
             RequestKind::Down => reply.down(good),
         };
+    }
+}
+
+fn no_such(wan: String) -> Problem {
+    Problem {
+        code: "wan.unknown".to_owned(),
+        at: wan,
+        what: "no such WAN".to_owned(),
+        hint: String::new(),
     }
 }
 
