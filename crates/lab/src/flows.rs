@@ -95,6 +95,7 @@ impl Flows {
     #[must_use]
     pub fn and(mut self, other: Flows) -> Flows {
         self.flows.extend(other.flows);
+        Arc::make_mut(&mut self.directory).extend(other.directory.iter());
         self
     }
 

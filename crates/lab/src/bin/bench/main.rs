@@ -14,6 +14,9 @@ use anyhow::{Result, bail};
 
 use report::Page;
 
+/// Adds its tables to the page.
+type Bench = fn(&mut Page) -> Result<()>;
+
 fn main() -> Result<()> {
     let mut page = Page::new();
     let (mut file, mut wanted) = (None, Vec::new());
@@ -24,7 +27,7 @@ fn main() -> Result<()> {
             other => wanted.push(other.to_owned()),
         }
     }
-    let benches: [(&str, fn(&mut Page) -> Result<()>); 6] = [
+    let benches: [(&str, Bench); 6] = [
         ("connections", plane::connections),
         ("throughput", plane::throughput),
         ("start", times::start),
