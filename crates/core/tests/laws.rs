@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anywan_core::choose::{Choice, Sides, choose};
 use anywan_core::config::{
-    AllDown, Config, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Wan,
+    AllDown, Config, Gateway, Health, Inbound, Kind, Lan, Nat, Router, Sticky, Wan,
 };
 use anywan_core::desired::{Basis, Desired, desire, nothing};
 use anywan_core::facts::{self, Numbers, WanFacts, assign_numbers};
-use anywan_core::health::Side;
+use anywan_core::health::{Fate, Role, Side};
 use anywan_core::names::{
     Family, IfIndex, Mac, MarkField, PROTOCOL, PerFamily, RulePriority, TableId, WanId, Weight,
 };
@@ -179,8 +179,16 @@ fn work(config: &Config, numbers: &Numbers, kernel: &Observed, draws: &[Draw]) -
         .keys()
         .map(|id| {
             let lost = draws.get(usize::from(id.0) - 1).map_or([false; 2], |d| d.lost);
-            let side = |lost| if lost { Side::known_lost(now) } else { Side::new(true, now) };
-            (*id, PerFamily { ipv4: side(lost[0]), ipv6: side(lost[1]) })
+            let side = |lost, family| {
+                let speaks_against = facts[id].sides.get(family).obstacle.is_some();
+                match lost {
+                    true => Side::known_lost(now),
+                    false if speaks_against => Side::new(true, now),
+                    false => proven(now),
+                }
+            };
+            let (ipv4, ipv6) = (side(lost[0], Family::Ipv4), side(lost[1], Family::Ipv6));
+            (*id, PerFamily { ipv4, ipv6 })
         })
         .collect();
     let choice = choose(config, &numbers, &facts, &sides);
@@ -387,4 +395,25 @@ proptest! {
         prop_assert!(kernel.routes.iter().all(|r| r.protocol != PROTOCOL));
         prop_assert!(foreign.is_subset(&kernel.routes));
     }
+}
+
+/// A side that has answered just now.
+fn proven(now: Moment) -> Side {
+    let settings = Health {
+        targets: Vec::new(),
+        interval: Duration::from_secs(1),
+        timeout: None,
+        hold: Duration::from_secs(8),
+        max_loss_percent: None,
+        max_latency: None,
+        max_jitter: None,
+    };
+    let kinds = [Kind::Icmp];
+    let role = Role { kinds: &kinds, metered: false, serving: true, rest_until: now };
+    let mut side = Side::new(true, now);
+    for order in side.wake(&role, &settings, now) {
+        let fate = Fate::Answered(Duration::from_millis(20));
+        side.answer(order.sequence, &fate, &settings, now);
+    }
+    side
 }

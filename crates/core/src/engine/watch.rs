@@ -24,8 +24,9 @@ const PACE_IDLE: Duration = Duration::from_secs(1);
 const BUSY: Duration = Duration::from_secs(2);
 /// What a budget is for.
 const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
-/// What may be saved up: a day's worth, so that a flapping line cannot spend a month at once.
-const SAVED: f64 = 1.0 / 30.0;
+/// What may be saved up or owed: an hour's worth, so that a flapping line neither spends a month at
+/// once nor is left unwatched for long afterwards.
+const SAVED: f64 = 1.0 / 720.0;
 
 /// What is known beyond the sides themselves.
 #[derive(Debug, Default)]
@@ -52,7 +53,6 @@ impl Purse {
     }
 
     fn pay(&mut self, cost: f64, budget: u64) {
-        // A long trouble must not silence the heartbeats for more than a day afterwards.
         self.bytes = (self.bytes - cost).max(-budget_f64(budget) * SAVED);
     }
 
