@@ -39,18 +39,11 @@ const ORDER_EVERY: u64 = 10;
 /// Seeds that have found something once.
 const FOUND: &[u64] = &[];
 /// Laws that the engine does not keep yet, and why.
-const PENDING: &[(Law, &str)] = &[
-    (
-        Law::EvacuateTheLost,
-        "when the step that changes the slots fails, those after it are carried out all the same: \
-         a WAN is lost and evacuated while new flows are still placed there",
-    ),
-    (
-        Law::Bounded,
-        "a burst that is answered leaves misses of deaf targets behind, each of which begins \
-         another burst",
-    ),
-];
+const PENDING: &[(Law, &str)] = &[(
+    Law::ConvergeMetered,
+    "a metered WAN that spent its budget while it was in trouble is not asked for so long that it \
+     does not come back",
+)];
 /// Seeds that are named for each broken law.
 const NAMED: usize = 8;
 
@@ -184,10 +177,11 @@ fn no_hour_breaks_a_law() {
     let (seeds, alone) = asked_for();
     let mut outcome = run_all(&seeds);
     let (text, fatal) = report(&mut outcome, seeds.len());
-    assert!(!fatal, "\n{text}");
     if alone {
         let world = chaos::hour(seeds[0], None, false);
+        println!("{}", world.story);
         println!("{}", Vec::from(world.trail).join("\n"));
     }
+    assert!(!fatal, "\n{text}");
     println!("{text}");
 }
