@@ -417,7 +417,11 @@ fn output_rules(mask: u32, number: u32) -> Vec<String> {
         format!("meta mark & {mask:#x} != 0 return"),
         "meta mark != { 0x0, 0x80000 } return".to_owned(),
         format!("ct mark & {number:#x} == 0 return"),
-        // Our own reset belongs to the lost flow, and must get out.
+        // What we say ourselves about a flow. To a LAN it goes as the routing says; so does our
+        // reset, whose source is the server's, on an interface that LAN and WAN share. The rest
+        // leaves by the flow's own WAN.
+        "ct state related oif != @outside return".to_owned(),
+        "ct state related fib saddr type != local return".to_owned(),
         "ct state related goto keep".to_owned(),
         "ct direction reply goto keep".to_owned(),
         format!("meta nfproto ipv4 ct mark & {number:#x} vmap @restore4"),
