@@ -11,7 +11,6 @@ use crate::config::{AllDown, Config, Wan};
 use crate::facts::{Numbers, WanFacts, numbered};
 use crate::health::Side;
 use crate::names::{Family, PerFamily, WanId, Weight};
-use crate::time::Moment;
 
 /// The health of every WAN.
 pub type Sides = BTreeMap<WanId, PerFamily<Side>>;
@@ -150,12 +149,12 @@ fn choose_family(
         Reason::BestPriority | Reason::LeastBad | Reason::Drained | Reason::Unproven => {
             let failed = trust.iter().filter(|(_, t)| **t <= Trust::Down).map(|(id, _)| *id);
             let side = |id: &WanId| sides.get(id).map(|sides| sides.get(family));
-            // Only once another has shown that it lives: they may all have died together, and then
-            // the first that returns carries on its own flows.
+            // They may all have died together, and then the first that returns carries on its own.
             let told = |id: &WanId| {
-                let since = side(id).map_or(Moment::default(), Side::since);
-                side(id).is_some_and(Side::told)
-                    || usable.iter().filter_map(side).any(|other| other.heard_since(since))
+                // One that retires has no health: it is here because it cannot carry anything.
+                let Some(side_of) = side(id) else { return !usable.is_empty() };
+                side_of.told()
+                    || usable.iter().filter_map(side).any(|other| side_of.is_outlived_by(other))
             };
             failed.chain(stranded(facts, family)).filter(told).collect()
         }

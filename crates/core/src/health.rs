@@ -106,6 +106,10 @@ pub struct Side {
     mute: bool,
     /// When it showed a sign of life last.
     heard: Option<Moment>,
+    /// When the last probe was sent that went unanswered.
+    asked_in_vain: Option<Moment>,
+    /// Since when it has worked in any way, when it does.
+    usable_since: Moment,
     /// An earlier daemon had told its flows to start anew.
     told: bool,
     targets: Targets,
@@ -139,6 +143,8 @@ impl Side {
             slow_since: None,
             mute: false,
             heard: None,
+            asked_in_vain: None,
+            usable_since: now,
             told: false,
             targets: Targets::default(),
             rtts: BTreeMap::new(),
@@ -187,9 +193,18 @@ impl Side {
     }
 
     /// Whether it has shown a sign of life at or after `moment`; one that nobody can ask is believed.
-    pub fn heard_since(&self, moment: Moment) -> bool {
+    fn heard_since(&self, moment: Moment) -> bool {
         let unasked = self.targets.count() == 0 && self.been_up;
         unasked || self.heard.is_some_and(|heard| heard >= moment)
+    }
+
+    /// Whether `other` has shown that it works although this one does not: it has been heard since
+    /// this one went down, and since it works this one was asked in vain, or cannot be asked. When
+    /// both come back from an outage of everything, neither is to lose its flows.
+    pub fn is_outlived_by(&self, other: &Side) -> bool {
+        let asked = self.asked_in_vain.is_some_and(|asked| asked >= other.usable_since);
+        let deaf = self.obstacle.is_some() || self.targets.count() == 0 || asked;
+        deaf && other.heard_since(self.since)
     }
 
     /// Whether the kernel says that its flows were told to start anew, by an earlier daemon.
@@ -395,6 +410,9 @@ impl Side {
         if state == State::Up && was != State::Suspect {
             self.came_back = matches!(was, State::Recovering | State::Impaired | State::Portal);
             self.up_since = now;
+        }
+        if matches!(was, State::Unknown | State::Down) && !matches!(state, State::Down) {
+            self.usable_since = now;
         }
         self.been_up |= matches!(state, State::Up | State::Impaired | State::Portal);
         self.clear_since = None;

@@ -176,10 +176,10 @@ impl Engine {
             })
     }
 
-    /// One is down: whether the others live is worth knowing at once.
-    fn ask_the_others(&mut self, down: WanId, family: Family, now: Moment) {
+    /// One is down, or back: how it is with the others is worth knowing at once.
+    fn ask_the_others(&mut self, one: WanId, family: Family, now: Moment) {
         for (id, sides) in &mut self.sides {
-            if *id != down {
+            if *id != one {
                 sides.get_mut(family).recheck(now);
             }
         }
@@ -268,10 +268,9 @@ impl Engine {
         let old = side.state();
         change(side);
         let (new, reason) = (side.state(), side.reason().to_owned());
-        let (lives, fell) = (side.heard_since(now), new == State::Down && old != new);
-        // A sign of life may be what others' flows wait for before they are told to move.
-        self.stale |= lives && self.awaits_proof(family);
-        if fell {
+        // This may be what others' flows wait for before they are told to move.
+        self.stale |= self.awaits_proof(family);
+        if old != new && (old == State::Down || new == State::Down) {
             self.ask_the_others(id, family, now);
         }
         if old != new {

@@ -114,6 +114,7 @@ impl Side {
                     self.loss.lost(waiting.sent, settings.max_loss_percent);
                 }
                 if waiting.patience == Patience::InTime {
+                    self.asked_in_vain = self.asked_in_vain.max(Some(waiting.sent));
                     self.miss(target, settings, now);
                 }
             }
@@ -266,6 +267,7 @@ impl Side {
         for waiting in self.waiting.values_mut() {
             if waiting.patience == Patience::InTime && now >= waiting.deadline {
                 waiting.patience = Patience::Late;
+                self.asked_in_vain = self.asked_in_vain.max(Some(waiting.sent));
                 missed.push(waiting.target);
             }
             if waiting.patience == Patience::Late && now >= waiting.lost_at() {

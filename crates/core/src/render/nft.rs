@@ -403,19 +403,21 @@ fn base_chains(text: &mut String, shape: &Shape) {
         ]
         .map(str::to_owned),
     );
-    base(text, "output", "route", "mangle", output_rules(mask, number));
+    base(text, "output", "route", "mangle", output_rules(mask, number, shape.field.ask().0));
     // Before other programs' source translation: a flow that has been translated is not shown to
     // these chains again. A flow's first packet passes here, and no other.
     base(text, "postrouting", "nat", "srcnat - 10", leaving_rules());
 }
 
-fn output_rules(mask: u32, number: u32) -> Vec<String> {
+fn output_rules(mask: u32, number: u32, probe: u32) -> Vec<String> {
     vec![
         "meta l4proto tcp ct state invalid oif @outside goto last_words".to_owned(),
         // Probes carry our mark; whoever marks all bits (WireGuard) means it. Tailscale's own
         // packets are steered like any other.
         format!("meta mark & {mask:#x} != 0 return"),
         "meta mark != { 0x0, 0x80000 } return".to_owned(),
+        // The reset that answers what comes for a probe whose socket is closed: it knows no WAN.
+        format!("ct mark & {mask:#x} == {probe:#x} oif @outside goto last_words"),
         format!("ct mark & {number:#x} == 0 return"),
         // What we say ourselves about a flow. To a LAN it goes as the routing says; so does our
         // reset, whose source is the server's, on an interface that LAN and WAN share. The rest
