@@ -6,6 +6,7 @@
 mod destroyed;
 mod flows;
 mod release;
+mod resumed;
 mod untranslated;
 
 use anywan_core::names::Family;
@@ -18,6 +19,7 @@ pub(crate) use destroyed::destroyed;
 pub use destroyed::{Destroyed, Gone};
 pub(crate) use flows::{established, waiting};
 pub(crate) use release::{delete_released, lingering};
+pub(crate) use resumed::forget as forget_resumed;
 pub(crate) use untranslated::forget as forget_untranslated;
 
 const NFGENMSG: usize = 4;

@@ -2,7 +2,9 @@
 //! the real daemon on real packets, as medians and ratios within one run. Judges nothing; prints
 //! a page of Markdown, or writes it with `--write FILE`. Words of a bench name pick it.
 
+mod established;
 mod load;
+mod outage;
 mod plane;
 mod report;
 mod times;
@@ -27,7 +29,7 @@ fn main() -> Result<()> {
         ("throughput", plane::throughput),
         ("start", times::start),
         ("link", times::link_loss),
-        ("outage", times::outages),
+        ("outage", outage::all),
         ("idle", times::idle),
     ];
     if let Some(unknown) = wanted.iter().find(|w| benches.iter().all(|(name, _)| name != w)) {
