@@ -59,7 +59,7 @@ impl World {
         if !remnants.is_empty() {
             self.broken(Law::Converge, format!("remnants: {remnants:?}"));
         }
-        self.check_lost();
+        well &= self.check_lost();
         // A restart forgets a WAN's faults, and what was spent on it.
         if well {
             self.check_restart();
@@ -85,17 +85,25 @@ impl World {
         .collect()
     }
 
-    /// No WAN that has a family is lost there.
-    fn check_lost(&mut self) {
+    /// No WAN that has a family is lost there. Gives whether that is so.
+    fn check_lost(&mut self) -> bool {
         let field = self.config.router.mark_field;
+        let mut well = true;
         for family in Family::BOTH {
-            let lost = self.lines.iter().filter(|l| *l.families.get(family)).find(|line| {
-                self.id(line).is_some_and(|id| self.kernel.is_lost(family, id, field))
-            });
-            if let Some(what) = lost.map(|line| format!("{} is lost over {family}", line.name())) {
-                self.broken(Law::Converge, what);
+            let lines = self.lines.iter().filter(|l| *l.families.get(family));
+            let ids = lines.filter_map(|line| self.id(line));
+            let lost: BTreeSet<WanId> =
+                ids.filter(|id| self.kernel.is_lost(family, *id, field)).collect();
+            if lost.is_empty() {
+                continue;
             }
+            well = false;
+            let metered = self.all_metered(&lost);
+            let law = if metered { Law::ConvergeMetered } else { Law::Converge };
+            let what = format!("{lost:?} are lost over {family}: {:?}", self.states(family));
+            self.broken(law, what);
         }
+        well
     }
 
     /// The WANs that must serve: those of the best priority, all being well.

@@ -287,6 +287,10 @@ impl World {
         {
             self.check_return(key);
         }
+        if state == State::Impaired && old == Some(State::Recovering) {
+            // It had not come back yet: what ailed it is still in its statistics.
+            return;
+        }
         let line = self.lines.iter().find(|l| l.name() == happening.wan).cloned();
         let Some(line) = line.filter(|_| is_bad(&happening.new)) else { return };
         let Some(bound) = self.wan(&line).map(|wan| verdict(&wan.health)) else { return };
