@@ -5,7 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anywan_core::names::{Family, WanId};
+use anywan_core::api::FamilyStatus;
+use anywan_core::config::Wan;
+use anywan_core::names::{Family, PerFamily, WanId};
+use anywan_core::time::Moment;
 
 use crate::laws::{Law, hold_max, verdict};
 use crate::line::Condition;
@@ -27,12 +30,21 @@ pub(crate) fn quiet(setup: &Setup) -> Duration {
 impl World {
     /// What must be true in the quiet after faults; then restarts the daemon.
     pub(crate) fn check_convergence(&mut self) {
+        let mut well = true;
         for family in Family::BOTH {
             let serving: BTreeSet<WanId> = self.slots(family).into_keys().collect();
-            let should = self.best(family);
-            if should.as_ref().is_some_and(|should| *should != serving) {
-                let what = format!("{serving:?} serve {family}, {should:?} should");
-                self.broken(Law::Converge, what);
+            let Some(should) = self.best(family) else { continue };
+            if should != serving {
+                let states: Vec<String> = self.states(family);
+                let what = format!("{serving:?} serve {family}, {should:?} should: {states:?}");
+                let missing: BTreeSet<WanId> = should.difference(&serving).copied().collect();
+                let law = if !missing.is_empty() && self.all_metered(&missing) {
+                    Law::ConvergeMetered
+                } else {
+                    Law::Converge
+                };
+                self.broken(law, what);
+                well = false;
             }
         }
         let left: Vec<String> =
@@ -47,21 +59,51 @@ impl World {
         if !remnants.is_empty() {
             self.broken(Law::Converge, format!("remnants: {remnants:?}"));
         }
-        self.check_lost();
-        self.check_restart();
+        well &= self.check_lost();
+        // A restart forgets a WAN's faults, and what was spent on it.
+        if well {
+            self.check_restart();
+        }
     }
 
-    /// No WAN that has a family is lost there.
-    fn check_lost(&mut self) {
+    fn all_metered(&self, ids: &BTreeSet<WanId>) -> bool {
+        let metered = |wan: &&Wan| wan.metered;
+        let of =
+            |id: &WanId| self.config.wans.iter().find(|w| self.numbers.get(&w.name) == Some(id));
+        ids.iter().all(|id| of(id).as_ref().is_some_and(metered))
+    }
+
+    /// What the engine says of each WAN.
+    fn states(&self, family: Family) -> Vec<String> {
+        let since = |at: Moment| format!("{:.3}", at.since_start().as_secs_f64());
+        let wans = self.engine.status(&since).wans.into_iter();
+        wans.map(|wan| {
+            let side = PerFamily { ipv4: wan.ipv4, ipv6: wan.ipv6 };
+            let FamilyStatus { state, since, reason, loss_percent, .. } = side.get(family);
+            format!("{} {state} since {since}, loss {loss_percent:?}: {reason}", wan.name)
+        })
+        .collect()
+    }
+
+    /// No WAN that has a family is lost there. Gives whether that is so.
+    fn check_lost(&mut self) -> bool {
         let field = self.config.router.mark_field;
+        let mut well = true;
         for family in Family::BOTH {
-            let lost = self.lines.iter().filter(|l| *l.families.get(family)).find(|line| {
-                self.id(line).is_some_and(|id| self.kernel.is_lost(family, id, field))
-            });
-            if let Some(what) = lost.map(|line| format!("{} is lost over {family}", line.name())) {
-                self.broken(Law::Converge, what);
+            let lines = self.lines.iter().filter(|l| *l.families.get(family));
+            let ids = lines.filter_map(|line| self.id(line));
+            let lost: BTreeSet<WanId> =
+                ids.filter(|id| self.kernel.is_lost(family, *id, field)).collect();
+            if lost.is_empty() {
+                continue;
             }
+            well = false;
+            let metered = self.all_metered(&lost);
+            let law = if metered { Law::ConvergeMetered } else { Law::Converge };
+            let what = format!("{lost:?} are lost over {family}: {:?}", self.states(family));
+            self.broken(law, what);
         }
+        well
     }
 
     /// The WANs that must serve: those of the best priority, all being well.

@@ -157,9 +157,8 @@ fn silence_on_an_idle_line_is_noticed_within_a_second_or_so() {
     for way in [Way::Both, Way::Out, Way::Back] {
         let (median, worst) = many(|n, from| left_after(n, from, 30, &[Ail::Silent(way)]));
         let figures = format!("{way:?}: median {median:?}, worst {worst:?}");
-        assert!(median <= Duration::from_secs(3) && worst <= Duration::from_secs(3), "{figures}");
         let kept = median <= Duration::from_millis(1000) && worst <= Duration::from_millis(1500);
-        not_yet("heartbeats are a second apart, and bursts take 450 ms", kept, &figures);
+        assert!(kept, "{figures}");
     }
 }
 
@@ -167,7 +166,7 @@ fn silence_on_an_idle_line_is_noticed_within_a_second_or_so() {
 fn a_third_of_loss_is_left_within_five_seconds() {
     let (median, worst) = many(|n, from| left_after(n, from, 60, &[Ail::Loss(0.3)]));
     let figures = format!("median {median:?}, worst {worst:?}");
-    not_yet("there is no state for impaired", worst <= seconds(5), &figures);
+    not_yet("30 % of loss takes some time to be told from 5 %", worst <= seconds(5), &figures);
 }
 
 #[test]
@@ -187,7 +186,15 @@ fn one_kind_of_traffic_dead_and_the_other_fine_is_left_within_two_seconds() {
         };
         let (median, worst) = many(run);
         let figures = format!("{kind:?}: median {median:?}, worst {worst:?}");
-        not_yet("one answer of any kind clears a suspicion", worst <= seconds(2), &figures);
+        if kind == Kind::Icmp {
+            not_yet(
+                "a line without echoes still carries all services",
+                worst <= seconds(2),
+                &figures,
+            );
+        } else {
+            assert!(worst <= seconds(2), "{figures}");
+        }
     }
 }
 
@@ -292,9 +299,9 @@ fn monthly(ails: &[Ail], loss: f64) -> u64 {
         let own = world.watch.sent.iter().filter(|((id, ..), _)| *id == WanId(2));
         own.map(|((_, family, kind), count)| count * bytes(*family, *kind)).sum()
     };
-    world.run(DAY * 2);
+    world.run(DAY * 4);
     let before = count(&world);
-    world.run(DAY * 3);
+    world.run(DAY * 5);
     (count(&world) - before) * 30
 }
 

@@ -32,6 +32,8 @@ const STEP_PAUSE_MAX: Duration = Duration::from_secs(30);
 const FLAPS_MAX: u32 = 5;
 /// A WAN that was up for this many hold times has lived its flaps down.
 const CALM_HOLDS: u32 = 10;
+/// A line that is accused of losing too much is asked so often in a second.
+const SAMPLES: f64 = 10.0;
 /// As in the daemon: probes under way.
 const UNDER_WAY_MAX: usize = 2_048;
 /// An hour, over which switches are counted.
@@ -48,6 +50,8 @@ pub(crate) enum Law {
     FewReturns,
     /// When faults stop, all WANs of the best priority serve, and nothing of the dead is left.
     Converge,
+    /// The same where the only ones that do not serve are metered: their budget may be spent.
+    ConvergeMetered,
     /// The order of equal facts does not matter.
     NoOrder,
     /// At every step a way out remains, if there was one before and after.
@@ -283,6 +287,10 @@ impl World {
         {
             self.check_return(key);
         }
+        if state == State::Impaired && old == Some(State::Recovering) {
+            // It had not come back yet: what ailed it is still in its statistics.
+            return;
+        }
         let line = self.lines.iter().find(|l| l.name() == happening.wan).cloned();
         let Some(line) = line.filter(|_| is_bad(&happening.new)) else { return };
         let Some(bound) = self.wan(&line).map(|wan| verdict(&wan.health)) else { return };
@@ -320,7 +328,8 @@ impl World {
         self.broken(Law::Bounded, what);
     }
 
-    /// Were every heartbeat missed and every burst in vain: a heartbeat and a burst in each cycle.
+    /// Were every heartbeat missed and every burst in vain, and the line sampled all the while: a
+    /// heartbeat and a burst in each cycle, and one target of ten in a second.
     fn too_many_probes(&self) -> Option<(WanId, Family, u64, u64)> {
         self.watch.this_hour.1.iter().find_map(|((id, family), sent)| {
             let wan = self.config.wans.iter().find(|w| self.numbers.get(&w.name) == Some(id))?;
@@ -328,7 +337,8 @@ impl World {
             let cycle = wan.health.interval.as_secs_f64();
             let each = 1.0 + 3.0 * f64::from(u32::try_from(targets).ok()?);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
-            let most = ((HOUR.as_secs_f64() / cycle + 60.0) * each) as u64;
+            let most =
+                ((HOUR.as_secs_f64() / cycle + 60.0) * each + HOUR.as_secs_f64() * SAMPLES) as u64;
             (*sent > most).then_some((*id, *family, *sent, most))
         })
     }

@@ -41,14 +41,13 @@ const FOUND: &[u64] = &[];
 /// Laws that the engine does not keep yet, and why.
 const PENDING: &[(Law, &str)] = &[
     (
-        Law::EvacuateTheLost,
-        "when the step that changes the slots fails, those after it are carried out all the same: \
-         a WAN is lost and evacuated while new flows are still placed there",
+        Law::ConvergeMetered,
+        "a metered WAN that spent its budget while it was in trouble is not asked for so long \
+         that it does not come back",
     ),
     (
-        Law::Bounded,
-        "a burst that is answered leaves misses of deaf targets behind, each of which begins \
-         another burst",
+        Law::EvacuateTheLost,
+        "when the step fails that says a WAN is lost, its flows are evacuated all the same",
     ),
 ];
 /// Seeds that are named for each broken law.
@@ -184,10 +183,11 @@ fn no_hour_breaks_a_law() {
     let (seeds, alone) = asked_for();
     let mut outcome = run_all(&seeds);
     let (text, fatal) = report(&mut outcome, seeds.len());
-    assert!(!fatal, "\n{text}");
     if alone {
         let world = chaos::hour(seeds[0], None, false);
+        println!("{}", world.story);
         println!("{}", Vec::from(world.trail).join("\n"));
     }
+    assert!(!fatal, "\n{text}");
     println!("{text}");
 }

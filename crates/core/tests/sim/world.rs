@@ -84,6 +84,8 @@ pub(crate) struct World {
     pub(crate) mood: Mood,
     pub(crate) watch: Watch,
     pub(crate) trail: VecDeque<String>,
+    /// The file and the lines, for whoever wants to know how it began.
+    pub(crate) story: String,
     /// Every step and choice with its moment, when runs are to be compared.
     pub(crate) record: Option<Vec<String>>,
     /// Packets that users send in a second, over each family, on whatever serves.
@@ -126,6 +128,7 @@ impl World {
             mood: Mood::default(),
             watch: Watch::default(),
             trail: VecDeque::new(),
+            story: String::new(),
             record: None,
             users: 0.0,
             carried: Carried::default(),
@@ -142,6 +145,7 @@ impl World {
             flows_end: BTreeMap::new(),
             order: order.map(Dice::new),
         };
+        world.story = format!("{}{:#?}", setup.text(), world.lines);
         world.keep();
         world.look_at_lines();
         world.reread(&Part::ALL.into());
@@ -414,6 +418,22 @@ impl World {
     fn hear(&mut self, mut events: Vec<Event>) {
         if let Some(dice) = &mut self.order {
             dice.shuffle(&mut events);
+            // Round trips that differ are no equal facts: those of one side keep their order.
+            let side = |event: &Event| match event {
+                Event::Probe(result) => Some((result.wan, result.family, result.sequence)),
+                _ => None,
+            };
+            let places: Vec<usize> =
+                (0..events.len()).filter(|n| side(&events[*n]).is_some()).collect();
+            for (n, first) in places.iter().enumerate() {
+                for second in &places[n + 1..] {
+                    let (one, two) = (side(&events[*first]), side(&events[*second]));
+                    let same = one.map(|s| (s.0, s.1)) == two.map(|s| (s.0, s.1));
+                    if same && one > two {
+                        events.swap(*first, *second);
+                    }
+                }
+            }
         }
         for event in events {
             self.engine.handle(event, self.now);

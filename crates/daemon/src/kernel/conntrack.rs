@@ -153,6 +153,11 @@ fn delete(conn: &mut Conn, family: Family, entries: &[Entry]) -> Result<u64, Ref
             requests.put(ZONE, zone);
         }
     }
+    carry_out(conn, &requests)
+}
+
+/// Carries deletions out, and counts the entries that were still there.
+fn carry_out(conn: &mut Conn, requests: &Writer) -> Result<u64, Refused> {
     let mut deleted = 0;
     for (_, answer) in conn.transact(requests.bytes())? {
         match answer {

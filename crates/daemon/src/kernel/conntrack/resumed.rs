@@ -10,7 +10,7 @@ use anywan_core::observed::TcpFlow;
 use super::super::error::{KernelError, Refused};
 use super::super::socket::Conn;
 use super::super::wire::Writer;
-use super::{CHUNK, DELETE, PROTO_NUM, TUPLE_ORIG, TUPLE_PROTO, header, message_type};
+use super::{CHUNK, DELETE, PROTO_NUM, TUPLE_ORIG, TUPLE_PROTO, carry_out, header, message_type};
 
 const TUPLE_IP: u16 = 1;
 /// Sources and destinations in `TUPLE_IP`.
@@ -39,15 +39,7 @@ fn delete(conn: &mut Conn, flows: &[TcpFlow]) -> Result<u64, Refused> {
         requests.set_sequence(sequence);
         requests.nest(TUPLE_ORIG, |tuple| fill(tuple, flow));
     }
-    let mut deleted = 0;
-    for (_, answer) in conn.transact(requests.bytes())? {
-        match answer {
-            None => deleted += 1,
-            Some(refused) if refused.errno() == Some(libc::ENOENT) => {}
-            Some(refused) => return Err(refused),
-        }
-    }
-    Ok(deleted)
+    carry_out(conn, &requests)
 }
 
 fn fill(tuple: &mut Writer, flow: &TcpFlow) {
