@@ -11,7 +11,7 @@ use anywan_core::names::{Family, PerFamily, WanId};
 use anywan_core::time::Moment;
 
 use crate::laws::{Law, hold_max, verdict};
-use crate::line::Condition;
+use crate::line::{Condition, Line};
 use crate::setup::Setup;
 use crate::world::{REREAD, World};
 
@@ -33,6 +33,12 @@ impl World {
         let mut well = true;
         for family in Family::BOTH {
             let serving: BTreeSet<WanId> = self.slots(family).into_keys().collect();
+            let works = |line: &&Line| self.id(line).is_some() && line.passes(family, &self.faults);
+            if let Some(line) = self.lines.iter().find(works).filter(|_| serving.is_empty()) {
+                let what = format!("none serves {family}, {} works", line.name());
+                self.broken(Law::ServeSomething, what);
+                well = false;
+            }
             let Some(should) = self.best(family) else { continue };
             if should != serving {
                 let states: Vec<String> = self.states(family);

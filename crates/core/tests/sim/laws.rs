@@ -52,6 +52,8 @@ pub(crate) enum Law {
     Converge,
     /// The same where the only ones that do not serve are metered: their budget may be spent.
     ConvergeMetered,
+    /// A family that some WAN can carry is served.
+    ServeSomething,
     /// The order of equal facts does not matter.
     NoOrder,
     /// At every step a way out remains, if there was one before and after.

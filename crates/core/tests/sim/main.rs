@@ -46,6 +46,10 @@ const PENDING: &[(Law, &str)] = &[
          that it does not come back",
     ),
     (
+        Law::ServeSomething,
+        "metered WANs that spent their budgets are not asked even when nothing else works",
+    ),
+    (
         Law::EvacuateTheLost,
         "when the step fails that says a WAN is lost, its flows are evacuated all the same",
     ),

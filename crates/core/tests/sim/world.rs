@@ -418,22 +418,7 @@ impl World {
     fn hear(&mut self, mut events: Vec<Event>) {
         if let Some(dice) = &mut self.order {
             dice.shuffle(&mut events);
-            // Round trips that differ are no equal facts: those of one side keep their order.
-            let side = |event: &Event| match event {
-                Event::Probe(result) => Some((result.wan, result.family, result.sequence)),
-                _ => None,
-            };
-            let places: Vec<usize> =
-                (0..events.len()).filter(|n| side(&events[*n]).is_some()).collect();
-            for (n, first) in places.iter().enumerate() {
-                for second in &places[n + 1..] {
-                    let (one, two) = (side(&events[*first]), side(&events[*second]));
-                    let same = one.map(|s| (s.0, s.1)) == two.map(|s| (s.0, s.1));
-                    if same && one > two {
-                        events.swap(*first, *second);
-                    }
-                }
-            }
+            keep_sides_in_order(&mut events);
         }
         for event in events {
             self.engine.handle(event, self.now);
@@ -575,6 +560,21 @@ impl World {
 
     pub(crate) fn slots(&self, family: Family) -> BTreeMap<WanId, u32> {
         self.kernel.slots(family)
+    }
+}
+
+/// Round trips that differ are no equal facts: those of one side come in their order.
+fn keep_sides_in_order(events: &mut [Event]) {
+    let probe = |event: &Event| {
+        if let Event::Probe(r) = event { Some((r.wan, r.family, r.sequence)) } else { None }
+    };
+    for first in 0..events.len() {
+        for second in first + 1..events.len() {
+            let (one, two) = (probe(&events[first]), probe(&events[second]));
+            if one > two && one.map(|p| (p.0, p.1)) == two.map(|p| (p.0, p.1)) {
+                events.swap(first, second);
+            }
+        }
     }
 }
 
