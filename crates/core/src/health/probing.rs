@@ -354,7 +354,9 @@ impl Side {
     fn conclude(&mut self, burst: Burst, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
         let count = self.targets.count();
         if !burst.answered.is_empty() {
-            for target in (0..count).filter(|at| !burst.answered.contains(at)) {
+            // Where we were slow ourselves, silence does not tell one target from another either.
+            let silent = (0..count).filter(|at| !burst.answered.contains(at));
+            for target in silent.filter(|_| burst.excuses == 0) {
                 self.targets.set_deaf(target);
             }
             self.next_beat = now + settings.interval / 3;
