@@ -8,16 +8,18 @@
 
 #![expect(clippy::disallowed_methods, reason = "the core does no I/O, its tests read files")]
 
+#[path = "sides/proven.rs"]
+mod proven;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
-use std::time::Duration;
 
 use anywan_core::choose::{Sides, choose};
-use anywan_core::config::{self, Config, Health, Kind};
+use anywan_core::config::{self, Config};
 use anywan_core::desired::{Basis, desire};
 use anywan_core::facts::{self, Numbers, assign_numbers};
-use anywan_core::health::{Fate, Role, Side};
+use anywan_core::health::Side;
 use anywan_core::names::{Family, IfIndex, Mac, PerFamily, TableId};
 use anywan_core::observed::{Address, Hop, Link, Neighbour, Observed, Route};
 use anywan_core::steps::{Step, diff, expect};
@@ -111,7 +113,7 @@ impl World {
             match self.lost.contains(&(name.to_owned(), family)) {
                 true => Side::known_lost(now),
                 false if speaks_against => Side::new(true, now),
-                false => proven(now),
+                false => proven::side(now),
             }
         };
         let sides: Sides = facts::numbered(config, &self.numbers)
@@ -241,25 +243,4 @@ cases! {
     settings_of_others_are_only_loosened_where_strict
     six_wans_get_a_tree_of_mark_rules
     two_sticks_with_the_same_addresses
-}
-
-/// A side that has answered just now.
-fn proven(now: Moment) -> Side {
-    let settings = Health {
-        targets: Vec::new(),
-        interval: Duration::from_secs(1),
-        timeout: None,
-        hold: Duration::from_secs(8),
-        max_loss_percent: None,
-        max_latency: None,
-        max_jitter: None,
-    };
-    let kinds = [Kind::Icmp];
-    let role = Role { kinds: &kinds, metered: false, serving: true, rest_until: now };
-    let mut side = Side::new(true, now);
-    for order in side.wake(&role, &settings, now) {
-        let fate = Fate::Answered(Duration::from_millis(20));
-        side.answer(order.sequence, &fate, &settings, now);
-    }
-    side
 }

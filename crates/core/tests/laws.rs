@@ -1,17 +1,20 @@
 //! Laws of the planner, for arbitrary networks: whatever the configuration, the kernel's state
 //! and the health of the WANs, these hold.
 
+#[path = "sides/proven.rs"]
+mod proven;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use anywan_core::choose::{Choice, Sides, choose};
 use anywan_core::config::{
-    AllDown, Config, Gateway, Health, Inbound, Kind, Lan, Nat, Router, Sticky, Wan,
+    AllDown, Config, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Wan,
 };
 use anywan_core::desired::{Basis, Desired, desire, nothing};
 use anywan_core::facts::{self, Numbers, WanFacts, assign_numbers};
-use anywan_core::health::{Fate, Role, Side};
+use anywan_core::health::Side;
 use anywan_core::names::{
     Family, IfIndex, Mac, MarkField, PROTOCOL, PerFamily, RulePriority, TableId, WanId, Weight,
 };
@@ -184,7 +187,7 @@ fn work(config: &Config, numbers: &Numbers, kernel: &Observed, draws: &[Draw]) -
                 match lost {
                     true => Side::known_lost(now),
                     false if speaks_against => Side::new(true, now),
-                    false => proven(now),
+                    false => proven::side(now),
                 }
             };
             let (ipv4, ipv6) = (side(lost[0], Family::Ipv4), side(lost[1], Family::Ipv6));
@@ -396,25 +399,4 @@ proptest! {
         prop_assert!(kernel.routes.iter().all(|r| r.protocol != PROTOCOL));
         prop_assert!(foreign.is_subset(&kernel.routes));
     }
-}
-
-/// A side that has answered just now.
-fn proven(now: Moment) -> Side {
-    let settings = Health {
-        targets: Vec::new(),
-        interval: Duration::from_secs(1),
-        timeout: None,
-        hold: Duration::from_secs(8),
-        max_loss_percent: None,
-        max_latency: None,
-        max_jitter: None,
-    };
-    let kinds = [Kind::Icmp];
-    let role = Role { kinds: &kinds, metered: false, serving: true, rest_until: now };
-    let mut side = Side::new(true, now);
-    for order in side.wake(&role, &settings, now) {
-        let fate = Fate::Answered(Duration::from_millis(20));
-        side.answer(order.sequence, &fate, &settings, now);
-    }
-    side
 }

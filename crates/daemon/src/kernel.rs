@@ -246,6 +246,13 @@ impl Kernel {
         self.table.mark_gone(&mut self.netfilter, flows, seconds)
     }
 
+    /// The same for flows that somebody else has deleted, of which conntrack may have picked up some
+    /// again meanwhile: these entries go too, or their packets would never be looked at.
+    pub fn refuse(&mut self, flows: &[TcpFlow], seconds: u32) -> Result<(), KernelError> {
+        self.mark_gone(flows, seconds)?;
+        conntrack::forget_resumed(&mut self.netfilter, flows).map(drop)
+    }
+
     /// How many packets the flows of each WAN and family have sent and received.
     pub fn traffic(&mut self) -> Result<BTreeMap<(WanId, Family), Traffic>, KernelError> {
         nft::counters::read(&mut self.netfilter).map_err(|e| e.doing("read our counters"))

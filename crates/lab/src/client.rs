@@ -58,6 +58,13 @@ impl Client {
         Client { servers, ..self }
     }
 
+    /// Takes who answers that it sees us as `address` for WAN `number`; 0 where there is none.
+    #[must_use]
+    pub fn known_as(mut self, address: IpAddr, number: usize) -> Client {
+        Arc::make_mut(&mut self.directory).insert(address, number);
+        self
+    }
+
     /// Takes turns among all servers of the internet.
     #[must_use]
     pub fn to_all(self) -> Client {

@@ -1,5 +1,7 @@
 //! Connections that stay open: who still answers, and through which WAN.
 
+mod watch;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Read as _, Result as IoResult};
@@ -17,6 +19,8 @@ use socket2::Socket;
 
 use crate::client::wan_of;
 use crate::dial::{Failure, WORD, listen};
+
+pub use watch::{Break, Watched};
 
 /// One open connection.
 #[derive(Debug)]
@@ -78,10 +82,20 @@ impl Flows {
         Flows::new(taken, self.directory.clone())
     }
 
+    /// Splits off every other one.
+    pub fn halve(&mut self) -> Flows {
+        let all = std::mem::take(&mut self.flows).into_iter().enumerate();
+        let (taken, kept): (Vec<_>, Vec<_>) = all.partition(|(at, _)| at % 2 == 1);
+        let flows = |half: Vec<(usize, Flow)>| half.into_iter().map(|(_, flow)| flow).collect();
+        self.flows = flows(kept);
+        Flows::new(flows(taken), self.directory.clone())
+    }
+
     /// Adds those of `other`.
     #[must_use]
     pub fn and(mut self, other: Flows) -> Flows {
         self.flows.extend(other.flows);
+        Arc::make_mut(&mut self.directory).extend(other.directory.iter());
         self
     }
 

@@ -14,10 +14,12 @@ pub mod dial;
 pub mod fault;
 pub mod flows;
 pub mod netns;
+pub mod notices;
 pub mod servers;
 pub mod snapshot;
 pub mod tempdir;
 pub mod topology;
+pub mod tunnel;
 pub mod wait;
 
 pub use client::{Client, Placement};

@@ -2,18 +2,21 @@
 //!
 //! Echo (port 7000, TCP and UDP) answers whatever it gets with the peer's address as a line of
 //! text, which tells a client what the world sees it as. Discard (7001) reads and stays silent,
-//! stream (7002) sends zeros as fast as they are taken. The thread ends when the value drops.
+//! stream (7002) sends zeros as fast as they are taken. Beside them, where asked for: DNS (UDP 53),
+//! a page (TCP 80) that says 204, and a portal (8080) that sends everybody elsewhere. The thread
+//! ends when the value drops.
+
+mod words;
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read as _, Result, Write as _};
-use std::mem::MaybeUninit;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::netns::Netns;
 
@@ -23,6 +26,13 @@ pub const ECHO: u16 = 7000;
 pub const DISCARD: u16 = 7001;
 /// Port of the TCP server that only writes.
 pub const STREAM: u16 = 7002;
+
+/// Port of the DNS server, UDP: every name has an address.
+pub const DNS: u16 = 53;
+/// Port of the server whose every page is empty, with status 204.
+pub const PAGE: u16 = 80;
+/// Port of a captive portal: it redirects whatever is asked of it.
+pub const PORTAL: u16 = 8080;
 
 /// Key of the channel whose closing ends the thread.
 const STOP: u64 = 0;
@@ -35,10 +45,26 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts all servers on each of `addresses` in `space`; they accept when this returns.
+    /// Starts echo, discard and stream on each of `addresses` in `space`; they accept when this
+    /// returns.
     pub fn start(space: &Netns, addresses: &[IpAddr]) -> anyhow::Result<Servers> {
+        Servers::offer(space, addresses, &TALK)
+    }
+
+    /// The same with DNS and pages beside them: whatever a probe may ask.
+    pub fn start_services(space: &Netns, addresses: &[IpAddr]) -> anyhow::Result<Servers> {
+        let services = [(Kind::Dns, Type::DGRAM, DNS), (Kind::Page, Type::STREAM, PAGE)];
+        Servers::offer(space, addresses, &[&TALK[..], &services].concat())
+    }
+
+    /// Starts a captive portal on each of `addresses`; who is led there is the caller's affair.
+    pub fn start_portal(space: &Netns, addresses: &[IpAddr]) -> anyhow::Result<Servers> {
+        Servers::offer(space, addresses, &[(Kind::Portal, Type::STREAM, PORTAL)])
+    }
+
+    fn offer(space: &Netns, addresses: &[IpAddr], doors: &[Door]) -> anyhow::Result<Servers> {
         // A socket belongs to the namespace it was made in, wherever it is used later.
-        let mut house = space.inside(|| House::open(addresses))??;
+        let mut house = space.inside(|| House::open(addresses, doors))??;
         let (stop, stopped) = UnixStream::pair()?;
         house.watch(&stopped, STOP)?;
         let thread = thread::spawn(move || {
@@ -63,12 +89,25 @@ enum Kind {
     Echo,
     Discard,
     Stream,
+    Dns,
+    Page,
+    Portal,
 }
+
+/// What is offered, how, on which port.
+type Door = (Kind, Type, u16);
+
+const TALK: [Door; 4] = [
+    (Kind::Echo, Type::STREAM, ECHO),
+    (Kind::Echo, Type::DGRAM, ECHO),
+    (Kind::Discard, Type::STREAM, DISCARD),
+    (Kind::Stream, Type::STREAM, STREAM),
+];
 
 #[derive(Debug)]
 enum Guest {
     Door(Kind, Socket),
-    Udp(Socket),
+    Udp(Kind, UdpSocket),
     Talk(Kind, TcpStream, IpAddr),
 }
 
@@ -79,19 +118,20 @@ struct House {
 }
 
 impl House {
-    fn open(addresses: &[IpAddr]) -> Result<House> {
+    fn open(addresses: &[IpAddr], doors: &[Door]) -> Result<House> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let mut house = House { epoll, guests: HashMap::new(), next: STOP + 1 };
         for address in addresses {
-            for (kind, port) in
-                [(Kind::Echo, ECHO), (Kind::Discard, DISCARD), (Kind::Stream, STREAM)]
-            {
-                let door = bound(Type::STREAM, (*address, port).into())?;
-                door.listen(4096)?;
-                house.admit(Guest::Door(kind, door))?;
+            for (kind, how, port) in doors {
+                // One UDP socket an address, so that an answer leaves from the address asked.
+                let door = bound(*how, (*address, *port).into())?;
+                if *how == Type::STREAM {
+                    door.listen(4096)?;
+                    house.admit(Guest::Door(*kind, door))?;
+                } else {
+                    house.admit(Guest::Udp(*kind, door.into()))?;
+                }
             }
-            // One socket an address, so that an answer leaves from the address that was asked.
-            house.admit(Guest::Udp(bound(Type::DGRAM, (*address, ECHO).into())?))?;
         }
         Ok(house)
     }
@@ -103,10 +143,11 @@ impl House {
     fn admit(&mut self, guest: Guest) -> Result<()> {
         let flags = match &guest {
             Guest::Talk(Kind::Stream, ..) => EventFlags::OUT,
-            Guest::Door(..) | Guest::Udp(_) | Guest::Talk(..) => EventFlags::IN,
+            Guest::Door(..) | Guest::Udp(..) | Guest::Talk(..) => EventFlags::IN,
         };
         let source = match &guest {
-            Guest::Door(_, socket) | Guest::Udp(socket) => socket.as_fd(),
+            Guest::Door(_, socket) => socket.as_fd(),
+            Guest::Udp(_, socket) => socket.as_fd(),
             Guest::Talk(_, stream, _) => stream.as_fd(),
         };
         epoll::add(&self.epoll, source, EventData::new_u64(self.next), flags)?;
@@ -154,13 +195,15 @@ fn bound(kind: Type, address: SocketAddr) -> Result<Socket> {
 fn serve_one(guest: &mut Guest, admitted: &mut Vec<Guest>) -> Result<()> {
     match guest {
         Guest::Door(kind, door) => accept_all(*kind, door, admitted),
-        Guest::Udp(socket) => answer_datagrams(socket),
-        Guest::Talk(Kind::Echo, stream, peer) => {
+        Guest::Udp(kind, socket) => answer_datagrams(*kind, socket),
+        Guest::Talk(Kind::Echo | Kind::Dns, stream, peer) => {
             if drain(stream)? > 0 {
                 stream.write_all(line(*peer).as_bytes())?;
             }
             Ok(())
         }
+        Guest::Talk(Kind::Page, stream, _) => say_last(stream, words::EMPTY_PAGE),
+        Guest::Talk(Kind::Portal, stream, _) => say_last(stream, words::ELSEWHERE),
         Guest::Talk(Kind::Discard, stream, _) => drain(stream).map(drop),
         Guest::Talk(Kind::Stream, stream, _) => match stream.write(&[0; 65536]) {
             Ok(_) => Ok(()),
@@ -189,21 +232,36 @@ fn accept_all(kind: Kind, door: &Socket, admitted: &mut Vec<Guest>) -> Result<()
     Ok(())
 }
 
+/// Answers whatever was asked and ends the conversation.
+fn say_last(stream: &mut TcpStream, answer: &str) -> Result<()> {
+    if drain(stream)? == 0 {
+        return Ok(());
+    }
+    stream.write_all(answer.as_bytes())?;
+    Err(ErrorKind::UnexpectedEof.into())
+}
+
 /// Errors of a UDP socket (an ICMP refusal of an earlier answer) concern one peer: ignored.
-fn answer_datagrams(socket: &Socket) -> Result<()> {
-    let mut buffer = [MaybeUninit::<u8>::uninit(); 2048];
+fn answer_datagrams(kind: Kind, socket: &UdpSocket) -> Result<()> {
+    let mut buffer = [0; 2048];
     loop {
         match socket.recv_from(&mut buffer) {
-            Ok((_, peer)) => answer_datagram(socket, &peer),
+            Ok((count, peer)) => answer_datagram(kind, socket, &buffer[..count], peer),
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             Err(_) => {}
         }
     }
 }
 
-fn answer_datagram(socket: &Socket, peer: &SockAddr) {
-    if let Some(address) = peer.as_socket() {
-        let _ = socket.send_to(line(address.ip()).as_bytes(), peer);
+fn answer_datagram(kind: Kind, socket: &UdpSocket, asked: &[u8], peer: SocketAddr) {
+    let answer = match kind {
+        Kind::Dns => words::resolve(asked),
+        Kind::Echo | Kind::Discard | Kind::Stream | Kind::Page | Kind::Portal => {
+            Some(line(peer.ip()).into_bytes())
+        }
+    };
+    if let Some(answer) = answer {
+        let _ = socket.send_to(&answer, peer);
     }
 }
 

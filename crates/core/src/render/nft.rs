@@ -259,7 +259,9 @@ fn common_chains(text: &mut String, shape: &Shape) {
         &own(&[
             // Our own reset on its way to a program on the router.
             "iif lo accept",
-            "ct state new drop",
+            // One that begins may try again by another WAN. What was picked up in the middle is as
+            // new as that until something comes back.
+            "ct state new tcp flags & (fin | syn | rst | ack) == syn drop",
             "ct state related drop",
             "meta l4proto tcp reject with tcp reset",
             "drop",

@@ -6,6 +6,7 @@
 mod destroyed;
 mod flows;
 mod release;
+mod resumed;
 mod untranslated;
 
 use anywan_core::names::Family;
@@ -18,6 +19,7 @@ pub(crate) use destroyed::destroyed;
 pub use destroyed::{Destroyed, Gone};
 pub(crate) use flows::{established, waiting};
 pub(crate) use release::{delete_released, lingering};
+pub(crate) use resumed::forget as forget_resumed;
 pub(crate) use untranslated::forget as forget_untranslated;
 
 const NFGENMSG: usize = 4;
@@ -151,6 +153,11 @@ fn delete(conn: &mut Conn, family: Family, entries: &[Entry]) -> Result<u64, Ref
             requests.put(ZONE, zone);
         }
     }
+    carry_out(conn, &requests)
+}
+
+/// Carries deletions out, and counts the entries that were still there.
+fn carry_out(conn: &mut Conn, requests: &Writer) -> Result<u64, Refused> {
     let mut deleted = 0;
     for (_, answer) in conn.transact(requests.bytes())? {
         match answer {

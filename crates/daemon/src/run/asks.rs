@@ -80,7 +80,7 @@ impl Daemon {
                     Event::Woken { wan, family, flows }
                 })
             }
-            Ask::Refuse { flows } => match self.kernel.mark_gone(&flows, REFUSED_SECONDS) {
+            Ask::Refuse { flows } => match self.kernel.refuse(&flows, REFUSED_SECONDS) {
                 Ok(()) => return self.waking.extend(flows),
                 Err(error) => Err(error),
             },

@@ -259,6 +259,32 @@ fn clients_of_gone_flows_are_reset_whether_they_speak_or_listen() {
     }
 }
 
+/// Their first words are picked up as a flow before we know that the one they belong to is gone.
+#[test]
+fn clients_that_speak_before_they_are_refused_are_reset_too() {
+    routed(|kernel, hosts, _| {
+        with_runtime(async || {
+            let mut listener = Destroyed::open(NUMBERS).expect("root");
+            let mut pairs = connections(hosts, Family::Ipv4, 20);
+            pairs.extend(connections(hosts, Family::Ipv6, 20));
+            take_wan_addresses();
+            let flows = gone(&mut listener, 40).await.flows;
+            for (near, _) in &mut pairs {
+                near.write_all(b"?").expect("it is still open");
+            }
+            kernel.refuse(&flows, 600).expect("allowed");
+            for (near, _) in &mut pairs {
+                // It may have been told by its own retransmission already.
+                let _ = near.write_all(b"?");
+            }
+            wake_all(kernel, &flows);
+            for (near, _) in &pairs {
+                assert_eq!(hears(near), Err(ErrorKind::ConnectionReset));
+            }
+        });
+    });
+}
+
 #[test]
 fn gone_flows_are_forgotten_in_time_and_never_count_as_drift() {
     routed(|kernel, _, _| {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::servers::ECHO;
+use crate::servers::{ECHO, PAGE};
 use crate::topology::{Family, TARGETS, Topology};
 
 /// A config file.
@@ -69,6 +69,44 @@ impl Config {
         .health("targets", &targets)
         .health("interval", r#""200ms""#)
         .health("hold", r#""1s""#)
+    }
+
+    /// Probes as in a file without `[health]`, at the internet's servers: two targets of each of
+    /// icmp, tcp and dns in each family; and the default interval and hold time.
+    #[must_use]
+    pub fn as_by_default(mut self) -> Config {
+        self.health.clear();
+        self.every_kind()
+    }
+
+    /// Probes of the kinds that are asked by default.
+    #[must_use]
+    pub fn every_kind(self) -> Config {
+        let quoted: Vec<String> =
+            Config::kinds().iter().map(|target| format!("{target:?}")).collect();
+        self.health("targets", &format!("[{}]", quoted.join(", ")))
+    }
+
+    /// The same and a page, which finds captive portals.
+    #[must_use]
+    pub fn every_kind_and_page(self) -> Config {
+        let (v4, v6) = TARGETS[0];
+        let pages = [format!("http://{v4}:{PAGE}/204"), format!("http://[{v6}]:{PAGE}/204")];
+        let all = Config::kinds().into_iter().chain(pages);
+        let quoted: Vec<String> = all.map(|target| format!("{target:?}")).collect();
+        self.health("targets", &format!("[{}]", quoted.join(", ")))
+    }
+
+    fn kinds() -> Vec<String> {
+        let both = TARGETS.iter().flat_map(|(v4, v6)| [v4.to_string(), format!("[{v6}]")]);
+        both.flat_map(|host| {
+            [
+                format!("icmp://{host}"),
+                format!("tcp://{host}:{ECHO}"),
+                format!("dns://{host}/probe.example"),
+            ]
+        })
+        .collect()
     }
 
     /// Changes WAN `number`, from 1.

@@ -28,7 +28,7 @@ pub(super) fn build(spec: Spec) -> Result<Topology> {
         .chain(&plan::TARGETS)
         .flat_map(|(v4, v6)| [IpAddr::from(*v4), (*v6).into()])
         .collect();
-    topology.servers = Some(Servers::start(topology.internet(), &addresses)?);
+    topology.servers = Some(Servers::start_services(topology.internet(), &addresses)?);
     Ok(topology)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::client::Dialer;
 use anywan_lab::flows::{Exchange, Talking};
-use anywan_lab::{Client, Family, Flows, IspCounts, Netns, Proto, Spec, Topology, until};
+use anywan_lab::{Client, Daemon, Family, Flows, IspCounts, Netns, Proto, Spec, Topology, until};
 
 /// Safety net for whatever is waited for.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(15);
@@ -94,6 +94,11 @@ pub(crate) fn ensure_none_failed(dialers: [Dialer; 2]) -> Result<()> {
         ensure!(report.attempts.len() >= 20 && report.failed() == 0, "{report}");
     }
     Ok(())
+}
+
+/// Waits until a WAN is down in both families.
+pub(crate) fn wait_down(daemon: &Daemon, name: &str) -> Result<()> {
+    Family::BOTH.iter().try_for_each(|family| daemon.wait_state(name, *family, &["down"]).map(drop))
 }
 
 /// Checks that no ISP saw a packet that should not have come its way.

@@ -2,7 +2,9 @@
 //! the real daemon on real packets, as medians and ratios within one run. Judges nothing; prints
 //! a page of Markdown, or writes it with `--write FILE`. Words of a bench name pick it.
 
+mod established;
 mod load;
+mod outage;
 mod plane;
 mod report;
 mod times;
@@ -11,6 +13,9 @@ mod watch;
 use anyhow::{Result, bail};
 
 use report::Page;
+
+/// Adds its tables to the page.
+type Bench = fn(&mut Page) -> Result<()>;
 
 fn main() -> Result<()> {
     let mut page = Page::new();
@@ -22,12 +27,12 @@ fn main() -> Result<()> {
             other => wanted.push(other.to_owned()),
         }
     }
-    let benches: [(&str, fn(&mut Page) -> Result<()>); 6] = [
+    let benches: [(&str, Bench); 6] = [
         ("connections", plane::connections),
         ("throughput", plane::throughput),
         ("start", times::start),
         ("link", times::link_loss),
-        ("outage", times::outages),
+        ("outage", outage::all),
         ("idle", times::idle),
     ];
     if let Some(unknown) = wanted.iter().find(|w| benches.iter().all(|(name, _)| name != w)) {

@@ -6,17 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::daemon::{Config, Daemon};
-use anywan_lab::dial::Proto;
 use anywan_lab::fault::Fault;
-use anywan_lab::topology::{Families, Family, Spec, Topology};
+use anywan_lab::topology::{Families, Family, Spec};
 
 use crate::report::{Page, median, ms, worst};
 use crate::watch::Watch;
 
 /// Rounds of what takes a second or so.
 const ROUNDS: usize = 10;
-/// Rounds of what takes ten seconds.
-const OUTAGES: usize = 5;
 /// How long the idle daemon is watched.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -91,73 +88,6 @@ pub(crate) fn link_loss(page: &mut Page) -> Result<()> {
     }
     page.end();
     Ok(())
-}
-
-/// What a client notices of a fault.
-pub(crate) fn outages(page: &mut Page) -> Result<()> {
-    let note = format!(
-        "A client tries a new connection every 10 ms; the WAN of the best priority fails, another \
-         takes over; default settings. The longest span without a success, {OUTAGES} runs each."
-    );
-    let columns = ["fault", "median", "worst", "failed attempts, median"];
-    page.table("Outage for new connections", &note, &columns);
-    let faults = [
-        ("carrier lost", Fault::CarrierLost),
-        ("interface removed", Fault::InterfaceGone),
-        ("address lost", Fault::AddressGone),
-        ("gateway silent, with carrier", Fault::GatewaySilent),
-        ("blackhole beyond the gateway", Fault::Blackhole),
-    ];
-    for (what, fault) in faults {
-        let (mut spans, mut failed) = (Vec::new(), Vec::new());
-        for _ in 0..OUTAGES {
-            let (span, failures) = outage(|topology| topology.break_wan(1, &fault), Some(2))?;
-            spans.push(span);
-            failed.push(failures);
-        }
-        outage_row(page, what, &spans, &failed);
-    }
-    let (mut spans, mut failed) = (Vec::new(), Vec::new());
-    for _ in 0..OUTAGES {
-        let flush = |topology: &Topology| topology.router().nft("flush ruleset").map(|_| ());
-        let (span, failures) = outage(flush, None)?;
-        spans.push(span);
-        failed.push(failures);
-    }
-    outage_row(page, "`nft flush ruleset` (repaired)", &spans, &failed);
-    page.end();
-    Ok(())
-}
-
-fn outage_row(page: &mut Page, what: &str, spans: &[f64], failed: &[f64]) {
-    page.row(&[
-        what.to_owned(),
-        format!("{:.0} ms", median(spans)),
-        format!("{:.0} ms", worst(spans)),
-        format!("{:.0}", median(failed)),
-    ]);
-}
-
-/// One run in a new lab: the outage in ms and how many attempts failed.
-fn outage(happen: impl Fn(&Topology) -> Result<()>, goes_to: Option<usize>) -> Result<(f64, f64)> {
-    let topology = Spec::routed(3).build()?;
-    let config = Config::of(&topology)
-        .priorities(&[1, 2, 3])
-        .health("interval", r#""1s""#)
-        .health("hold", r#""10s""#);
-    let _daemon = Daemon::start_up(&topology, &config)?;
-    // Longer than any retransmission that could make a failure look like a slow success.
-    let client = topology.client(1).timeout(Duration::from_millis(500));
-    let dialer = client.dial(Proto::Tcp, Family::V4, Duration::from_millis(10));
-    sleep(Duration::from_secs(3));
-    happen(&topology)?;
-    match goes_to {
-        Some(wan) => dialer.wait_for(50, Duration::from_secs(30), |taken| taken == wan)?,
-        None => sleep(Duration::from_secs(1)),
-    }
-    let report = dialer.stop()?;
-    let failed = u32::try_from(report.failed())?;
-    Ok((ms(report.longest_outage()), f64::from(failed)))
 }
 
 /// What it costs while nothing happens.

@@ -1,0 +1,263 @@
+//! What a client notices of a fault, at default settings: new connections, established ones, the
+//! way back; and what a metered standby costs meanwhile.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use anywan_lab::client::DialReport;
+use anywan_lab::daemon::{Config, Daemon, WanConfig};
+use anywan_lab::dial::Proto;
+use anywan_lab::fault::Fault;
+use anywan_lab::notices::Notices;
+use anywan_lab::topology::{Family, Spec, Topology};
+use serde_json::Value;
+
+use crate::established;
+use crate::report::{Page, median, ms, worst};
+
+/// Runs of each fault.
+const RUNS: usize = 10;
+/// Between two attempts.
+const BEAT: Duration = Duration::from_millis(10);
+/// Some rounds of heartbeats, so that round trips are known.
+const WARM: Duration = Duration::from_secs(2);
+/// The kernel announces a change of carrier at once when none was before for so long.
+const QUIET: Duration = Duration::from_secs(3);
+/// For whatever is waited for.
+const DEADLINE: Duration = Duration::from_secs(60);
+/// The cost of a standby is counted for at least so long.
+const COUNTED: Duration = Duration::from_secs(600);
+const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Something that goes wrong.
+struct Case {
+    what: &'static str,
+    faults: Vec<(usize, Fault)>,
+    /// Before it happens.
+    wait: Duration,
+    /// The WAN that takes over.
+    next: usize,
+    /// Whether WAN 2 is metered.
+    metered: bool,
+}
+
+impl Case {
+    fn of(what: &'static str, fault: Fault) -> Case {
+        Case { what, faults: vec![(1, fault)], wait: WARM, next: 2, metered: false }
+    }
+}
+
+fn swallow(what: &str) -> Fault {
+    Fault::Swallow(what.to_owned())
+}
+
+fn cases() -> Vec<Case> {
+    let mut all = vec![
+        Case { wait: QUIET, ..Case::of("carrier lost", Fault::CarrierLost) },
+        Case { wait: QUIET, ..Case::of("interface removed", Fault::InterfaceGone) },
+        Case::of("address lost", Fault::AddressGone),
+        Case::of("blackhole beyond the gateway", Fault::Blackhole),
+        Case::of("gateway silent, with carrier", Fault::GatewaySilent),
+    ];
+    all.push(Case {
+        faults: vec![(2, Fault::Blackhole), (1, Fault::Blackhole)],
+        next: 3,
+        metered: true,
+        ..Case::of("blackhole, and the metered standby was dead before", Fault::Blackhole)
+    });
+    all.push(Case::of("new TCP connections dead", swallow("tcp flags & (syn | ack) == syn")));
+    all.push(Case::of("DNS dead", swallow("udp dport 53")));
+    let loss = swallow("iifname lan numgen random mod 100 < 30");
+    all.push(Case::of("30 % of what is sent is lost", loss));
+    all
+}
+
+/// All of it.
+pub(crate) fn all(page: &mut Page) -> Result<()> {
+    let standby = Standby::begin()?;
+    new_connections(page)?;
+    idle(page)?;
+    established::told(page, RUNS)?;
+    back(page)?;
+    standby.end(page)
+}
+
+/// A lab with three WANs in the order of their numbers, and the daemon at default settings.
+pub(crate) fn lab(change: impl FnOnce(Config) -> Config) -> Result<(Topology, Daemon)> {
+    let topology = Spec::routed(3).clients(1, 20).build()?;
+    let config = Config::of(&topology).as_by_default().priorities(&[1, 2, 3]);
+    let daemon = Daemon::start_up(&topology, &change(config))?;
+    Ok((topology, daemon))
+}
+
+fn metered(wan: &mut WanConfig) {
+    wan.more.push(("metered".to_owned(), "true".to_owned()));
+}
+
+fn new_connections(page: &mut Page) -> Result<()> {
+    let note = format!(
+        "Three WANs, default settings; a client tries a new connection every 10 ms, and so is the \
+         traffic of the line. The WAN of the best priority fails, another takes over. Left after: \
+         from the fault to the first connection through the next WAN. Outage: the longest span \
+         without a success, which a fault that takes only a part need not have. {RUNS} runs each."
+    );
+    let columns = [
+        "fault",
+        "left after, median",
+        "worst",
+        "outage, median",
+        "worst",
+        "failed attempts begun after the fault, median",
+        "worst",
+    ];
+    page.table("Outage for new connections", &note, &columns);
+    for case in cases() {
+        let (mut left, mut outage, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            let (report, at) = fail(&case)?;
+            let after = report.between(at, Instant::now());
+            let by_next = after.attempts.iter().find(|a| a.result == Ok(case.next));
+            left.push(ms(by_next.context("the next WAN")?.at - at));
+            outage.push(ms(report.longest_outage()));
+            failed.push(f64::from(u32::try_from(after.failed())?));
+        }
+        let time = |value: f64| format!("{value:.0} ms");
+        page.row(&[
+            case.what.to_owned(),
+            time(median(&left)),
+            time(worst(&left)),
+            time(median(&outage)),
+            time(worst(&outage)),
+            format!("{:.0}", median(&failed)),
+            format!("{:.0}", worst(&failed)),
+        ]);
+    }
+    page.end();
+    Ok(())
+}
+
+/// One run in a new lab; when the fault happened.
+fn fail(case: &Case) -> Result<(DialReport, Instant)> {
+    let (topology, _daemon) =
+        lab(|config| if case.metered { config.wan(2, metered) } else { config })?;
+    // Longer than any retransmission that could make a failure look like a slow success.
+    let client = topology.client(1).timeout(Duration::from_millis(500));
+    let dialer = client.dial(Proto::Tcp, Family::V4, BEAT);
+    sleep(case.wait);
+    let mut at = Instant::now();
+    for (number, fault) in &case.faults {
+        at = Instant::now();
+        topology.break_wan(*number, fault)?;
+    }
+    dialer.wait_for(30, DEADLINE, |taken| taken == case.next)?;
+    Ok((dialer.stop()?, at))
+}
+
+/// Nobody uses the line.
+fn idle(page: &mut Page) -> Result<()> {
+    let note = format!(
+        "The same without any traffic: from the fault to the first transaction of the switch, \
+         seen on netlink. {RUNS} runs each, at any moment of the round of heartbeats."
+    );
+    page.table("Detection on an idle line", &note, &["fault", "median", "worst"]);
+    let cases = [
+        ("blackhole beyond the gateway", Fault::Blackhole),
+        ("gateway silent, with carrier", Fault::GatewaySilent),
+    ];
+    for (what, fault) in cases {
+        let mut spans = Vec::new();
+        for run in 0..u32::try_from(RUNS)? {
+            let (topology, _daemon) = lab(|config| config)?;
+            sleep(WARM + Duration::from_millis(100) * run);
+            let notices = Notices::listen(topology.router())?;
+            let begin = Instant::now();
+            topology.break_wan(1, &fault)?;
+            notices.next_transaction(DEADLINE)?;
+            spans.push(ms(begin.elapsed()));
+        }
+        let time = |value: f64| format!("{value:.0} ms");
+        page.row(&[what.to_owned(), time(median(&spans)), time(worst(&spans))]);
+    }
+    page.end();
+    Ok(())
+}
+
+/// How soon a WAN is used again after a single clean outage.
+fn back(page: &mut Page) -> Result<()> {
+    const TIMES: usize = 5;
+    let note = format!(
+        "A blackhole of 3 s, for the first time: from its end to the first new connection \
+         through the WAN, and the switches in all. {TIMES} runs."
+    );
+    page.table("Failback", &note, &["median", "worst", "switches, worst"]);
+    let (mut spans, mut switches) = (Vec::new(), Vec::new());
+    for _ in 0..TIMES {
+        let (topology, _daemon) = lab(|config| config)?;
+        let client = topology.client(1).timeout(Duration::from_millis(500));
+        let dialer = client.dial(Proto::Tcp, Family::V4, BEAT);
+        sleep(WARM);
+        topology.break_wan(1, &Fault::Blackhole)?;
+        sleep(Duration::from_secs(3));
+        let mended = Instant::now();
+        topology.mend_wan(1, &Fault::Blackhole)?;
+        dialer.wait_for(30, DEADLINE, |taken| taken == 1)?;
+        let report = dialer.stop()?;
+        let after = report.between(mended, Instant::now());
+        let first = after.attempts.iter().find(|attempt| attempt.result == Ok(1));
+        spans.push((first.context("back")?.at - mended).as_secs_f64());
+        switches.push(f64::from(u32::try_from(report.sequence().len() - 1)?));
+    }
+    page.row(&[
+        format!("{:.1} s", median(&spans)),
+        format!("{:.1} s", worst(&spans)),
+        format!("{:.0}", worst(&switches)),
+    ]);
+    page.end();
+    Ok(())
+}
+
+/// A lab in the background, whose second WAN is a metered standby.
+struct Standby {
+    // Before the namespaces that it lives in.
+    _daemon: Daemon,
+    topology: Topology,
+    begun: Instant,
+    bytes: u64,
+}
+
+impl Standby {
+    fn begin() -> Result<Standby> {
+        let (topology, daemon) = lab(|config| config.wan(2, metered))?;
+        sleep(WARM);
+        let bytes = bytes_on_the_wire(&topology)?;
+        Ok(Standby { _daemon: daemon, topology, begun: Instant::now(), bytes })
+    }
+
+    fn end(self, page: &mut Page) -> Result<()> {
+        sleep(COUNTED.saturating_sub(self.begun.elapsed()));
+        let bytes = bytes_on_the_wire(&self.topology)? - self.bytes;
+        let span = self.begun.elapsed();
+        let note = format!(
+            "Everything on the line of a metered WAN that serves nothing, both ways, Ethernet \
+             headers and neighbour discovery of both families included, counted for {} s and \
+             extrapolated to 30 days.",
+            span.as_secs()
+        );
+        page.table("Cost of a metered standby", &note, &["counted", "a month"]);
+        #[expect(clippy::cast_precision_loss, reason = "kilobytes")]
+        let counted = bytes as f64;
+        let month = counted / span.as_secs_f64() * MONTH.as_secs_f64() / 1e6;
+        page.row(&[format!("{:.1} kB", counted / 1e3), format!("{month:.1} MB")]);
+        page.end();
+        Ok(())
+    }
+}
+
+/// What the line of WAN 2 has carried, both ways.
+fn bytes_on_the_wire(topology: &Topology) -> Result<u64> {
+    let text = topology.isp(2).run("ip -j -s link show lan")?;
+    let links: Value = serde_json::from_str(&text)?;
+    let bytes = |way: &str| links[0]["stats64"][way]["bytes"].as_u64().context("bytes");
+    Ok(bytes("rx")? + bytes("tx")?)
+}
