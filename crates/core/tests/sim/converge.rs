@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anywan_core::api::FamilyStatus;
+use anywan_core::api::{FamilyStatus, State};
 use anywan_core::config::Wan;
 use anywan_core::names::{Family, PerFamily, WanId};
 use anywan_core::time::Moment;
@@ -67,9 +67,19 @@ impl World {
         }
         well &= self.check_lost();
         // A restart forgets a WAN's faults, and what was spent on it.
-        if well {
+        if well && !self.some_metered_rests() {
             self.check_restart();
         }
+    }
+
+    /// Whether a metered WAN is not up though all is well.
+    fn some_metered_rests(&self) -> bool {
+        Family::BOTH.into_iter().any(|family| {
+            self.config.wans.iter().filter(|w| w.metered).any(|wan| {
+                let state = self.watch.states.get(&(wan.name.clone(), family));
+                state.is_some_and(|s| !matches!(s, State::Unknown | State::Up | State::Suspect))
+            })
+        })
     }
 
     fn all_metered(&self, ids: &BTreeSet<WanId>) -> bool {

@@ -526,7 +526,7 @@ impl World {
             }
             Ask::Wake { wan, family, .. } => {
                 self.check_evacuation(wan, family);
-                let flows = hash(&[self.seed, self.acts, self.steps]) % 3;
+                let flows = self.flows(wan, family);
                 self.engine.handle(Event::Woken { wan, family, flows }, self.now);
             }
             // Nothing comes of it but packets.
@@ -536,11 +536,18 @@ impl World {
             }
             Ask::Evacuate { wan, family, .. } => {
                 self.check_evacuation(wan, family);
-                let deleted = hash(&[self.seed, self.acts, self.steps]) % 3;
+                let deleted = self.flows(wan, family);
                 let event = Event::Evacuated { wan, family, deleted };
                 self.engine.handle(event, self.now);
             }
         }
+    }
+
+    /// How many flows are found where some may be left.
+    fn flows(&self, wan: WanId, family: Family) -> u64 {
+        let mut lines = self.lines.iter().filter(|line| *line.families.get(family));
+        let some = hash(&[self.seed, self.acts, self.steps]) % 3;
+        if lines.any(|line| self.id(line) == Some(wan)) { some } else { 0 }
     }
 
     fn keep_record(&mut self, what: impl FnOnce() -> String) {
