@@ -40,6 +40,8 @@ impl Notices {
             match recv(&self.0, &mut buffer[..], RecvFlags::empty()) {
                 Ok((count, _)) if ends_transaction(&buffer[..count]) => return Ok(()),
                 Ok(_) => {}
+                // So many were announced at once that some were lost.
+                Err(rustix::io::Errno::NOBUFS) => return Ok(()),
                 Err(rustix::io::Errno::AGAIN) => {
                     let left = end.saturating_duration_since(Instant::now());
                     ensure!(!left.is_zero(), "no transaction of nftables within {deadline:?}");

@@ -22,28 +22,53 @@ const WAKING_MAX: usize = 131_072;
 /// whoever was woken has heard by then.
 const REFUSED_SECONDS: u32 = 120;
 
+/// When clients of gone flows are called again. A first call may have come while the kernel was
+/// deleting their entries, when nothing answered what they said; and Linux answers such segments
+/// only once in 500 ms (`tcp_invalid_ratelimit`).
+const AGAIN: Duration = Duration::from_millis(700);
+
 /// Clients that are still to be woken.
 #[derive(Debug)]
 pub(super) struct Waking {
     flows: VecDeque<TcpFlow>,
     next: Moment,
+    /// Those that will be called again, and when; as many at most as are woken at all.
+    again: VecDeque<(Moment, Vec<TcpFlow>)>,
     /// The mark under which the routing leads to LANs only.
     ask: Mark,
 }
 
 impl Waking {
     pub(super) fn new(ask: Mark) -> Waking {
-        Waking { flows: VecDeque::new(), next: Moment::default(), ask }
+        let (flows, again) = (VecDeque::new(), VecDeque::new());
+        Waking { flows, next: Moment::default(), again, ask }
     }
 
     /// When the next portion is due.
     pub(super) fn next(&self) -> Option<Moment> {
-        (!self.flows.is_empty()).then_some(self.next)
+        let portion = (!self.flows.is_empty()).then_some(self.next);
+        portion.into_iter().chain(self.again.front().map(|(at, _)| *at)).min()
     }
 
     fn extend(&mut self, flows: Vec<TcpFlow>) {
         let room = WAKING_MAX.saturating_sub(self.flows.len());
         self.flows.extend(flows.into_iter().take(room));
+    }
+
+    /// Wakes clients of gone flows, now and once more.
+    fn call(&mut self, flows: Vec<TcpFlow>, now: Moment) {
+        let kept: usize = self.again.iter().map(|(_, flows)| flows.len()).sum();
+        if kept + flows.len() <= WAKING_MAX {
+            self.again.push_back((now + AGAIN, flows.clone()));
+        }
+        self.extend(flows);
+    }
+
+    fn call_again(&mut self, now: Moment) {
+        while self.again.front().is_some_and(|(at, _)| *at <= now) {
+            let flows = self.again.pop_front().map(|(_, flows)| flows);
+            self.extend(flows.unwrap_or_default());
+        }
     }
 }
 
@@ -81,12 +106,12 @@ impl Daemon {
                 })
             }
             Ask::Refuse { flows } => match self.kernel.refuse(&flows, REFUSED_SECONDS) {
-                Ok(()) => return self.waking.extend(flows),
+                Ok(()) => return self.waking.call(flows, self.clock.now()),
                 Err(error) => Err(error),
             },
             Ask::Release { wan, family, mark, own } => {
                 self.kernel.release(family, mark, &own, REFUSED_SECONDS).map(|(flows, told)| {
-                    self.waking.extend(told);
+                    self.waking.call(told, self.clock.now());
                     Event::Released { wan, family, flows }
                 })
             }
@@ -112,6 +137,7 @@ impl Daemon {
         if self.waking.next().is_none_or(|next| next > now) {
             return;
         }
+        self.waking.call_again(now);
         let flows = self.waking.flows.make_contiguous();
         match self.kernel.wake(flows, self.waking.ask) {
             Ok(done) => drop(self.waking.flows.drain(..done)),

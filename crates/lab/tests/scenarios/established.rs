@@ -232,8 +232,9 @@ fn flows_of_others_and_the_routers_own_are_not_touched() -> Result<()> {
     others_notice_nothing(&[Fault::Blackhole, Fault::CarrierLost], true)
 }
 
-/// TODO(unplug): with the router's own flows too, Linux 6.18 does not let go of the interface
-/// ("waiting for w1 to become free") until their sockets are closed; who holds it is not known.
+/// Without the router's own flows: a TCP socket over IPv6 that was reset but is still open keeps
+/// the route it had used, and Linux (6.18) waits for it before it lets an interface go. These stay
+/// open here; a program closes what was reset.
 #[test]
 fn flows_of_others_are_not_touched_when_the_interface_is_gone() -> Result<()> {
     others_notice_nothing(&[Fault::AddressGone, Fault::InterfaceGone], false)
