@@ -105,10 +105,12 @@ impl Engine {
     fn role<'a>(&self, id: WanId, wan: &Wan, family: Family, kinds: &'a [Kind]) -> Role<'a> {
         let dearest = kinds.iter().map(|kind| cost(*kind, family)).fold(0.0, f64::max);
         let purse = self.watch.purses.get(&id).zip(wan.budget);
+        let serving = &self.choice.get(family).serving;
         Role {
             kinds,
             metered: wan.metered,
-            serving: self.choice.get(family).serving.contains_key(&id),
+            // Where nothing serves, every WAN is needed, whatever asking it costs.
+            serving: serving.is_empty() || serving.contains_key(&id),
             rest_until: purse.map_or(Moment::default(), |(purse, b)| purse.rest_until(dearest, b)),
         }
     }
