@@ -119,7 +119,9 @@ fn new_connections(page: &mut Page) -> Result<()> {
             let after = report.between(at, Instant::now());
             let by_next = after.attempts.iter().find(|a| a.result == Ok(case.next));
             left.push(ms(by_next.context("the next WAN")?.at - at));
-            outage.push(ms(report.longest_outage()));
+            // From the attempt before the fault on.
+            let around = report.between(at - BEAT * 2, Instant::now());
+            outage.push(ms(around.longest_outage()));
             failed.push(f64::from(u32::try_from(after.failed())?));
         }
         let time = |value: f64| format!("{value:.0} ms");
@@ -144,6 +146,8 @@ fn fail(case: &Case) -> Result<(DialReport, Instant)> {
     // Longer than any retransmission that could make a failure look like a slow success.
     let client = topology.client(1).timeout(Duration::from_millis(500));
     let dialer = client.dial(Proto::Tcp, Family::V4, BEAT);
+    // The switch of a new lab may take a moment to see its cables.
+    dialer.wait_for(30, DEADLINE, |taken| taken == 1)?;
     sleep(case.wait);
     let mut at = Instant::now();
     for (number, fault) in &case.faults {
