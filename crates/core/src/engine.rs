@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::{Problem, State};
 use crate::choose::{Choice, Sides, choose};
-use crate::config::{Config, Wan};
+use crate::config::{Config, Kind, Wan};
 use crate::desired::{self, Basis, Desired};
 use crate::facts::{self, Kept, Numbers, Obstacle, WanFacts};
 use crate::health::Side;
@@ -202,6 +202,8 @@ pub struct Engine {
     numbers: Numbers,
     /// Where in the configuration each WAN is.
     places: BTreeMap<WanId, usize>,
+    /// How the targets of each WAN are asked.
+    kinds: BTreeMap<WanId, PerFamily<Vec<Kind>>>,
     observed: Observed,
     read: Read,
     facts: BTreeMap<WanId, WanFacts>,
@@ -213,8 +215,10 @@ pub struct Engine {
     settled: Option<Desired>,
     leaving: bool,
     left: bool,
-    /// Something that decisions depend on has changed.
+    /// Something that decisions and steps depend on has changed.
     stale: bool,
+    /// The health of a side has changed: decisions may have.
+    doubtful: bool,
     attempts: Attempts,
     evacuations: Evacuations,
     /// The names of WANs taken out of service by hand.
@@ -239,6 +243,7 @@ impl Engine {
             config,
             numbers: kept.numbers.clone(),
             places: BTreeMap::new(),
+            kinds: BTreeMap::new(),
             observed: Observed::default(),
             read: Read::default(),
             facts: BTreeMap::new(),
@@ -249,6 +254,7 @@ impl Engine {
             leaving: false,
             left: false,
             stale: true,
+            doubtful: false,
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
             drained: kept.drained.clone(),
@@ -382,8 +388,7 @@ impl Engine {
             self.wake_sides(now);
         }
         self.mind_drill(now);
-        if self.stale || self.attempts.due(now) {
-            self.stale = false;
+        if self.stale || self.doubtful || self.attempts.due(now) {
             self.decide(now);
         }
         self.conclude_drill(now);
@@ -453,6 +458,9 @@ impl Engine {
         let wans = (0..).zip(&self.config.wans);
         self.places =
             wans.filter_map(|(place, w)| Some((*self.numbers.get(&w.name)?, place))).collect();
+        let places = self.places.iter();
+        self.kinds =
+            places.map(|(id, place)| (*id, watch::kinds_of(&self.config.wans[*place]))).collect();
     }
 
     fn reconfigure(&mut self, mut config: Config, now: Moment) {
@@ -489,36 +497,48 @@ impl Engine {
     /// A side that an earlier daemon left as lost is known to be down; the others get the benefit
     /// of the doubt, unless they are new to a running daemon.
     fn new_side(&self, id: WanId, family: Family, now: Moment) -> Side {
-        let map = format!("restore{}", family.digit());
-        let key = Key::Number(self.config.router.mark_field.keep(id).0);
-        let chain = self.observed.nft.maps.get(&map).and_then(|elements| elements.get(&key));
         // A family that is not there now is not down: there is nothing to be down.
         let absent = self.facts[&id].sides.get(family).obstacle.is_some_and(Obstacle::is_absence);
-        if chain.is_some_and(|chain| chain == "lost") && !absent {
+        if self.kept_as(id, family) == Some("lost") && !absent {
             Side::known_lost(now)
         } else {
             Side::new(!self.started, now)
         }
     }
 
+    /// To which chain the kernel sends the packets of a WAN's flows now.
+    fn kept_as(&self, id: WanId, family: Family) -> Option<&str> {
+        let map = format!("restore{}", family.digit());
+        let key = Key::Number(self.config.router.mark_field.keep(id).0);
+        self.observed.nft.maps.get(&map)?.get(&key).map(String::as_str)
+    }
+
     fn inform_side(&mut self, id: WanId, family: Family, before: Option<&WanFacts>, now: Moment) {
-        let Some(health) = self.wan(id).map(|wan| wan.health.clone()) else { return };
-        let facts = self.facts[&id].sides.get(family).clone();
+        let facts = self.facts[&id].sides.get(family);
+        let obstacle = facts.obstacle;
         let moved = before.is_some_and(|b| b.sides.get(family).hop != facts.hop);
-        self.with_side(id, family, now, |side| {
-            side.learn(facts.obstacle, &health, now);
+        self.with_side(id, family, now, |side, health| {
+            side.learn(obstacle, health, now);
             if moved {
                 side.recheck(now);
             }
         });
     }
 
+    /// A change of health that changes no decision, as most do, causes no plan.
     fn decide(&mut self, now: Moment) {
+        self.doubtful = false;
         let choice = choose(&self.config, &self.numbers, &self.facts, &self.sides, &self.drained);
-        self.tell_choice(&choice, now);
-        self.prove_newcomers(&choice, now);
-        self.choice = choice;
-        self.plan(now);
+        let changed = choice != self.choice;
+        if changed {
+            self.tell_choice(&choice, now);
+            self.prove_newcomers(&choice, now);
+            self.choice = choice;
+        }
+        if changed || self.stale || self.attempts.due(now) {
+            self.stale = false;
+            self.plan(now);
+        }
         self.renew_problems(now);
     }
 

@@ -45,6 +45,8 @@ use targets::Targets;
 const FLAPS_MAX: u32 = 5;
 /// A WAN that was up for this many hold times has lived its flaps down.
 const CALM_HOLDS: u32 = 10;
+/// WANs that were all down together rarely come back in the same moment.
+const GRACE: Duration = Duration::from_secs(3);
 /// A limit on latency or jitter must be exceeded for so long.
 const SLOW_FOR: Duration = Duration::from_secs(5);
 
@@ -81,6 +83,8 @@ pub struct Role<'a> {
     pub serving: bool,
     /// On standby, its budget allows no heartbeat before this.
     pub rest_until: Moment,
+    /// How many sides are in doubt about their losses now: they share the samples.
+    pub doubtful: u32,
 }
 
 /// The health of one family of one WAN.
@@ -200,9 +204,11 @@ impl Side {
 
     /// Whether `other` has shown that it works although this one does not: it has been heard since
     /// this one went down, and since it works this one was asked in vain, or cannot be asked. When
-    /// both come back from an outage of everything, neither is to lose its flows.
+    /// both come back from an outage of everything, neither is to lose its flows: then the second
+    /// gets [`GRACE`].
     pub fn is_outlived_by(&self, other: &Side) -> bool {
-        let asked = self.asked_in_vain.is_some_and(|asked| asked >= other.usable_since);
+        let grace = if other.usable_since > self.since { GRACE } else { Duration::ZERO };
+        let asked = self.asked_in_vain.is_some_and(|asked| asked >= other.usable_since + grace);
         let deaf = self.obstacle.is_some() || self.targets.count() == 0 || asked;
         deaf && other.heard_since(self.since)
     }

@@ -112,14 +112,24 @@ impl Engine {
         let field = self.config.router.mark_field;
         for family in Family::BOTH {
             for wan in &self.choice.get(family).lost {
+                let key = (*wan, family);
+                let due = |next: Option<Moment>| next.is_none_or(|next| next <= now);
+                let wakes = self.evacuations.wakes.get(&key).map(|(next, _)| *next);
+                if !due(wakes) && !due(self.evacuations.next.get(&key).copied()) {
+                    continue;
+                }
+                // The step that says so may have failed: then they could only return to it.
+                if self.kept_as(*wan, family) != Some("lost") {
+                    continue;
+                }
                 let mark = (field.keep(*wan).0, field.number_mask());
                 // Whoever waits is told first: deleting can take longer.
-                let (next, _) = self.evacuations.wakes.entry((*wan, family)).or_insert((now, 0));
+                let (next, _) = self.evacuations.wakes.entry(key).or_insert((now, 0));
                 if *next <= now {
                     *next = now + RECHECK;
                     self.asks.push_back(Ask::Wake { wan: *wan, family, mark });
                 }
-                let next = self.evacuations.next.entry((*wan, family)).or_insert(now);
+                let next = self.evacuations.next.entry(key).or_insert(now);
                 if *next <= now {
                     *next = now + RECHECK;
                     self.asks.push_back(Ask::Evacuate { wan: *wan, family, mark });

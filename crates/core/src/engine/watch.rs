@@ -7,9 +7,9 @@ use std::time::Duration;
 use super::Engine;
 use crate::api::State;
 use crate::choose::Choice;
-use crate::config::{Kind, Target, Wan};
+use crate::config::{Health, Kind, Target, Wan};
 use crate::health::{Fate, Order, Role, Side};
-use crate::names::{Family, WanId};
+use crate::names::{Family, PerFamily, WanId};
 use crate::observed::Traffic;
 use crate::steps::{Ask, Failure, Probe, ProbeResult};
 use crate::time::Moment;
@@ -96,13 +96,15 @@ fn targets_of(wan: &Wan, family: Family) -> Vec<&Target> {
     wan.health.targets.iter().filter(|t| t.serves(family)).collect()
 }
 
-fn kinds_of(targets: &[&Target]) -> Vec<Kind> {
-    targets.iter().map(|target| target.kind()).collect()
+/// The kinds of the targets of each family, in file order.
+pub(super) fn kinds_of(wan: &Wan) -> PerFamily<Vec<Kind>> {
+    PerFamily::from_fn(|family| targets_of(wan, family).into_iter().map(Target::kind).collect())
 }
 
 impl Engine {
-    /// What a side is used for.
-    fn role<'a>(&self, id: WanId, wan: &Wan, family: Family, kinds: &'a [Kind]) -> Role<'a> {
+    /// What a side is used for; `doubtful` sides in all want more probes.
+    fn role(&self, id: WanId, wan: &Wan, family: Family, doubtful: u32) -> Role<'_> {
+        let kinds = self.kinds.get(&id).map_or(&[][..], |kinds| kinds.get(family));
         let dearest = kinds.iter().map(|kind| cost(*kind, family)).fold(0.0, f64::max);
         let purse = self.watch.purses.get(&id).zip(wan.budget);
         let serving = &self.choice.get(family).serving;
@@ -112,16 +114,23 @@ impl Engine {
             // Where nothing serves, every WAN is needed, whatever asking it costs.
             serving: serving.is_empty() || serving.contains_key(&id),
             rest_until: purse.map_or(Moment::default(), |(purse, b)| purse.rest_until(dearest, b)),
+            doubtful,
         }
+    }
+
+    /// How many sides are in doubt about their losses.
+    fn doubtful_sides(&self) -> u32 {
+        let both = self.sides.values().flat_map(|sides| Family::BOTH.map(|f| sides.get(f)));
+        u32::try_from(both.filter(|side| side.doubts_losses()).count()).unwrap_or(u32::MAX)
     }
 
     /// When a side, or the counting of traffic, is due next.
     pub(super) fn watch_deadline(&self) -> Option<Moment> {
+        let doubtful = self.doubtful_sides();
         let sides = self.sides.iter().flat_map(|(id, sides)| {
-            Family::BOTH.into_iter().filter_map(|family| {
+            Family::BOTH.into_iter().filter_map(move |family| {
                 let wan = self.wan(*id)?;
-                let kinds = kinds_of(&targets_of(wan, family));
-                let role = self.role(*id, wan, family, &kinds);
+                let role = self.role(*id, wan, family, doubtful);
                 sides.get(family).deadline(&role, &wan.health)
             })
         });
@@ -130,30 +139,35 @@ impl Engine {
 
     pub(super) fn wake_sides(&mut self, now: Moment) {
         let ids: Vec<WanId> = self.sides.keys().copied().collect();
+        let doubtful = self.doubtful_sides();
         for id in ids {
             for family in Family::BOTH {
-                self.wake_side(id, family, now);
+                self.wake_side(id, family, doubtful, now);
             }
         }
     }
 
-    fn wake_side(&mut self, id: WanId, family: Family, now: Moment) {
+    fn wake_side(&mut self, id: WanId, family: Family, doubtful: u32, now: Moment) {
         let (Some(wan), Some(sides)) = (self.wan(id), self.sides.get(&id)) else { return };
-        let targets = targets_of(wan, family);
-        let kinds = kinds_of(&targets);
-        let role = self.role(id, wan, family, &kinds);
+        let role = self.role(id, wan, family, doubtful);
         let side = sides.get(family);
-        let due = kinds.is_empty()
+        let due = role.kinds.is_empty()
             || side.deadline(&role, &wan.health).is_some_and(|next| next <= now)
             || side.hurries(&role, &wan.health, now);
         if !due {
             return;
         }
-        let (health, device, budget) = (wan.health.clone(), wan.interface.clone(), wan.budget);
-        let targets: Vec<Target> = targets.into_iter().cloned().collect();
-        let mark = self.config.router.mark_field.keep(id);
+        let kinds = role.kinds.to_vec();
+        let role = Role { kinds: &kinds, ..role };
         let mut orders = Vec::new();
-        self.with_side(id, family, now, |side| orders = side.wake(&role, &health, now));
+        self.with_side(id, family, now, |side, health| orders = side.wake(&role, health, now));
+        if orders.is_empty() {
+            return;
+        }
+        let Some(wan) = self.wan(id) else { return };
+        let (device, budget) = (wan.interface.clone(), wan.budget);
+        let targets: Vec<Target> = targets_of(wan, family).into_iter().cloned().collect();
+        let mark = self.config.router.mark_field.keep(id);
         if let Some(budget) = budget {
             self.pay(id, budget, orders.iter().map(|o| cost(kinds[o.target], family)).sum(), now);
         }
@@ -198,14 +212,13 @@ impl Engine {
     }
 
     pub(super) fn take_result(&mut self, result: &ProbeResult, now: Moment) {
-        let Some(health) = self.wan(result.wan).map(|wan| wan.health.clone()) else { return };
         let fate = match &result.outcome {
             Ok(round_trip) => Fate::Answered(*round_trip),
             Err(Failure::Silent(_)) => Fate::Silent,
             Err(Failure::Portal(what)) => Fate::Portal(what.clone()),
         };
-        self.with_side(result.wan, result.family, now, |side| {
-            side.answer(result.sequence, &fate, &health, now);
+        self.with_side(result.wan, result.family, now, |side, health| {
+            side.answer(result.sequence, &fate, health, now);
         });
     }
 
@@ -218,14 +231,15 @@ impl Engine {
             self.watch.busy_until = now + BUSY;
         }
         for ((id, family), total) in &traffic {
-            let Some(health) = self.wan(*id).map(|wan| wan.health.clone()) else { continue };
-            self.with_side(*id, *family, now, |side| side.count_traffic(*total, &health, now));
+            self.with_side(*id, *family, now, |side, health| {
+                side.count_traffic(*total, health, now);
+            });
         }
         self.watch.traffic = traffic;
     }
 
     fn next_count_of_traffic(&self) -> Moment {
-        let both = |sides: &crate::names::PerFamily<Side>| {
+        let both = |sides: &PerFamily<Side>| {
             Family::BOTH.into_iter().any(|family| sides.get(family).wants_traffic())
         };
         let pace = if self.sides.values().any(both) {
@@ -254,32 +268,34 @@ impl Engine {
             let newcomers: Vec<WanId> =
                 newcomers.into_iter().filter(|id| !before.contains_key(id)).collect();
             for id in newcomers {
-                let Some(wan) = self.wan(id).filter(|wan| wan.metered) else { continue };
-                let health = wan.health.clone();
-                self.with_side(id, family, now, |side| side.prove(&health, now));
+                if self.wan(id).is_some_and(|wan| wan.metered) {
+                    self.with_side(id, family, now, |side, health| side.prove(health, now));
+                }
             }
         }
     }
 
-    /// Changes a side; a change of its state makes decisions stale and is told.
+    /// Changes a side; a change of its state puts decisions in doubt and is told.
     pub(super) fn with_side(
         &mut self,
         id: WanId,
         family: Family,
         now: Moment,
-        change: impl FnOnce(&mut Side),
+        change: impl FnOnce(&mut Side, &Health),
     ) {
-        let Some(side) = self.sides.get_mut(&id).map(|sides| sides.get_mut(family)) else { return };
+        let wan = self.places.get(&id).and_then(|place| self.config.wans.get(*place));
+        let (Some(wan), Some(sides)) = (wan, self.sides.get_mut(&id)) else { return };
+        let side = sides.get_mut(family);
         let old = side.state();
-        change(side);
-        let (new, reason) = (side.state(), side.reason().to_owned());
+        change(side, &wan.health);
+        let new = side.state();
         // This may be what others' flows wait for before they are told to move.
-        self.stale |= self.awaits_proof(family);
+        self.doubtful |= old != new || self.awaits_proof(family);
         if old != new && (old == State::Down || new == State::Down) {
             self.ask_the_others(id, family, now);
         }
         if old != new {
-            self.stale = true;
+            let reason = self.sides[&id].get(family).reason().to_owned();
             let states: (&str, &str, &str) = (&old.to_string(), &new.to_string(), &reason);
             self.tell(now, "state", Some(id), Some(family), states);
         }

@@ -22,7 +22,8 @@ const BURST_GAP: Duration = Duration::from_millis(50);
 /// services that they ask for, are what is broken.
 const BURSTS_MUTE: u32 = 3;
 /// Being woken so much too late means that this machine, not the line, was slow: then silence proves
-/// nothing, and everybody is asked once more, so often at most in one burst.
+/// nothing. Everybody is asked once more, so often at most in one burst, and an answer that is
+/// waited for gets so much more time, as often.
 const TOO_LATE: Duration = Duration::from_millis(50);
 const EXCUSES_MAX: u32 = 6;
 /// How long after its deadline an answer is still listened for: it clears a suspicion.
@@ -31,6 +32,9 @@ const LATE: Duration = Duration::from_secs(2);
 const LOST_AFTER: Duration = Duration::from_secs(1);
 /// Between rounds of samples: fast enough to tell 30 % loss from 5 % within some two seconds.
 const SAMPLE_GAP: Duration = Duration::from_millis(100);
+/// So many sides may sample at this pace. When more are in doubt, it is rarely their lines that are
+/// to blame, and asking them all so often would make it worse.
+const SAMPLERS: u32 = 6;
 /// The heartbeat of a metered WAN that serves nothing, up or down.
 const STANDBY_METERED: Duration = Duration::from_secs(30);
 /// Heartbeats of a metered WAN that traffic may stand in for, in a row: new connections may fail
@@ -44,6 +48,8 @@ pub(super) struct Waiting {
     sent: Moment,
     deadline: Moment,
     patience: Patience,
+    /// We were late to look so often, and so it is not judged before this.
+    excused: (u32, Moment),
 }
 
 /// How far a probe's time is up.
@@ -59,12 +65,24 @@ impl Waiting {
         self.deadline.max(self.sent + LOST_AFTER)
     }
 
+    /// When its patience ends, or it is forgotten.
     fn next(&self) -> Moment {
-        match self.patience {
+        let due = match self.patience {
             Patience::InTime => self.deadline,
             Patience::Late => self.lost_at(),
             Patience::Lost => self.deadline + LATE,
+        };
+        due.max(self.excused.1)
+    }
+
+    /// Whether its time is up. If we are late to look, its answer may wait to be read: then not yet.
+    fn is_over(&mut self, now: Moment) -> bool {
+        let due = self.next();
+        if now > due + TOO_LATE && self.excused.0 < EXCUSES_MAX {
+            self.excused = (self.excused.0 + 1, now + TOO_LATE);
+            return false;
         }
+        now >= due
     }
 }
 
@@ -221,10 +239,15 @@ impl Side {
         }
     }
 
-    /// Whether losses are in doubt and more probes would settle that.
-    fn samples(&self, role: &Role<'_>) -> bool {
+    /// Whether losses are in doubt.
+    pub fn doubts_losses(&self) -> bool {
         let answers = matches!(self.state, State::Up | State::Recovering | State::Impaired);
-        answers && self.loss.doubtful() && !self.rests(role) && !self.targets.all_deaf()
+        answers && self.loss.doubtful()
+    }
+
+    /// Whether more probes would settle that.
+    fn samples(&self, role: &Role<'_>) -> bool {
+        self.doubts_losses() && !self.rests(role) && !self.targets.all_deaf()
     }
 
     fn sample(&mut self, role: &Role<'_>, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
@@ -234,15 +257,20 @@ impl Side {
         for target in telling.iter().cycle().skip(first).take(count) {
             self.send(*target, settings, now, orders);
         }
-        self.next_sample = now + SAMPLE_GAP;
+        self.next_sample = now + SAMPLE_GAP * role.doubtful.max(SAMPLERS) / SAMPLERS;
     }
 
     fn send(&mut self, target: usize, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
         let span = self.span(target, settings);
         let sequence = self.next_sequence;
         self.next_sequence += 1;
-        let waiting =
-            Waiting { target, sent: now, deadline: now + span, patience: Patience::InTime };
+        let waiting = Waiting {
+            target,
+            sent: now,
+            deadline: now + span,
+            patience: Patience::InTime,
+            excused: (0, now),
+        };
         self.waiting.insert(sequence, waiting);
         orders.push(Order { target, sequence, listen: span + LATE });
     }
@@ -265,19 +293,19 @@ impl Side {
     fn expire(&mut self, settings: &Health, now: Moment) {
         let mut missed = Vec::new();
         for waiting in self.waiting.values_mut() {
-            if waiting.patience == Patience::InTime && now >= waiting.deadline {
+            if waiting.patience == Patience::InTime && waiting.is_over(now) {
                 waiting.patience = Patience::Late;
                 self.asked_in_vain = self.asked_in_vain.max(Some(waiting.sent));
                 missed.push(waiting.target);
             }
-            if waiting.patience == Patience::Late && now >= waiting.lost_at() {
+            if waiting.patience == Patience::Late && waiting.is_over(now) {
                 waiting.patience = Patience::Lost;
                 if !self.targets.is_deaf(waiting.target) {
                     self.loss.lost(waiting.sent, settings.max_loss_percent);
                 }
             }
         }
-        self.waiting.retain(|_, w| w.patience != Patience::Lost || now < w.deadline + LATE);
+        self.waiting.retain(|_, w| w.patience != Patience::Lost || now < w.next());
         for target in missed {
             self.miss(target, settings, now);
         }

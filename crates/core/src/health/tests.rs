@@ -83,7 +83,7 @@ impl Driven {
 
     fn role<'a>(&self, kinds: &'a [Kind]) -> Role<'a> {
         let (metered, serving) = (self.metered, self.serving);
-        Role { kinds, metered, serving, rest_until: Moment::default() }
+        Role { kinds, metered, serving, rest_until: Moment::default(), doubtful: 0 }
     }
 
     fn deadline(&self) -> Option<Moment> {

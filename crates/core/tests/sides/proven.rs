@@ -18,7 +18,7 @@ pub(crate) fn side(now: Moment) -> Side {
         max_jitter: None,
     };
     let kinds = [Kind::Icmp];
-    let role = Role { kinds: &kinds, metered: false, serving: true, rest_until: now };
+    let role = Role { kinds: &kinds, metered: false, serving: true, rest_until: now, doubtful: 0 };
     let mut side = Side::new(true, now);
     for order in side.wake(&role, &settings, now) {
         let fate = Fate::Answered(Duration::from_millis(20));

@@ -39,21 +39,11 @@ const ORDER_EVERY: u64 = 10;
 /// Seeds that have found something once.
 const FOUND: &[u64] = &[];
 /// Laws that the engine does not keep yet, and why.
-const PENDING: &[(Law, &str)] = &[
-    (
-        Law::ConvergeMetered,
-        "a metered WAN that spent its budget while it was in trouble is not asked for so long \
+const PENDING: &[(Law, &str)] = &[(
+    Law::ConvergeMetered,
+    "a metered WAN that spent its budget while it was in trouble is not asked for so long \
          that it does not come back",
-    ),
-    (
-        Law::ServeSomething,
-        "metered WANs that spent their budgets are not asked even when nothing else works",
-    ),
-    (
-        Law::EvacuateTheLost,
-        "when the step fails that says a WAN is lost, its flows are evacuated all the same",
-    ),
-];
+)];
 /// Seeds that are named for each broken law.
 const NAMED: usize = 8;
 

@@ -43,7 +43,12 @@ fn sixty_wans_with_twenty_flapping_stay_correct() -> Result<()> {
         // A suspect still serves: twenty carriers at once hold up a probe's answer now and then.
         let serves =
             |n: usize| ["up", "suspect"].contains(&status.state(&format!("wan{n}"), Family::V4));
-        ensure!((1..=60).filter(|n| steady(*n)).all(serves), "{}", status.summary());
+        ensure!(
+            (1..=60).filter(|n| steady(*n)).all(serves),
+            "{}\n{}",
+            status.summary(),
+            daemon.log_tail()
+        );
         for family in Family::BOTH {
             let placed = topology.client(1).place(400, Proto::Tcp, family)?;
             ensure!(placed.failed() == 0, "{placed}");
