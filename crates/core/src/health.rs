@@ -308,18 +308,23 @@ impl Side {
                 self.enter(State::Up, "another probe was answered".to_owned(), now);
             }
             State::Down if !self.been_up => {
+                self.forget_losses();
                 self.enter(State::Up, "probes are answered".to_owned(), now);
             }
             State::Down => {
-                // What was lost while it was down says nothing about what it is now.
-                self.waiting.clear();
-                self.loss = Loss::default();
+                self.forget_losses();
                 self.enter(State::Recovering, "probes are answered again".to_owned(), now);
                 self.end_hold(settings, now);
             }
             State::Recovering => self.end_hold(settings, now),
             State::Up | State::Impaired | State::Portal => {}
         }
+    }
+
+    /// What was lost while it was down says nothing about what it is now.
+    fn forget_losses(&mut self) {
+        self.waiting.clear();
+        self.loss = Loss::default();
     }
 
     fn end_hold(&mut self, settings: &Health, now: Moment) {
@@ -364,8 +369,8 @@ impl Side {
             "probes go unanswered although traffic comes back".to_owned()
         } else if self.loss.alarming() {
             let limit = settings.max_loss_percent.unwrap_or_default();
-            let percent = self.loss.percent().unwrap_or_default();
-            format!("loses {percent:.0} % of its probes; the limit is {limit} %")
+            let percent = self.loss.worst_percent();
+            format!("loses {percent:.0} % of its latest probes; the limit is {limit} %")
         } else if let Some((kind, count)) = self.targets.dead_service() {
             format!("none of {count} {kind} targets answers, others do")
         } else if self.slow_since.is_some_and(|since| now >= since + SLOW_FOR) {

@@ -1,20 +1,41 @@
 //! Losses of one side: how many of the last hundred probes, and whether the line loses more than
 //! its limit. The latter is a cumulative sum test (E. S. Page, Continuous Inspection Schemes,
 //! 1954) between a third of the limit and the limit: it decides as soon as it can, and a line
-//! that loses less than a third is practically never accused.
+//! that loses less than a third is practically never accused. What a target does not answer counts
+//! against the line once the same target answers again: until then it may be the target that is
+//! deaf, and not the line that loses. And what only one kind of probe loses, where there are
+//! several, is the fate of that kind: carriers ration echoes on lines that are otherwise well.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Kind;
 use crate::time::Moment;
 
-/// The score at which a line is accused: odds of a million to one.
-const ALARM: f64 = 13.8;
+/// The score at which a line is accused: odds of 400,000 to one.
+const ALARM: f64 = 12.9;
+/// What all kinds of probes but the worst must have scored together.
+const SHARED: f64 = 5.0;
+/// The losses that an accusation rests on must lie so far apart: when a queue fills all at once,
+/// answers that seem lost are soon found to be late.
+const SPREAD: Duration = Duration::from_secs(1);
 /// The score of the opposite test that ends it: a hundred to one; some thirty answers in a row.
 const CALM: f64 = 4.6;
 /// Losses of one round of probes prove one gap, not several: what they may add to the score.
 const ROUND_MAX: f64 = 2.2;
 /// How many fates are remembered for the percentage.
 const WINDOW: u32 = 100;
+/// The fewest of them that make a percentage worth telling.
+const FEW: u32 = 20;
+/// How long a round is remembered for losses that turn out to belong to it.
+const ROUND_KEPT: Duration = Duration::from_secs(10);
+/// Losses that are held back, of one target.
+const HELD_MAX: usize = 100;
+
+/// So many percent are too many; `None`: losses do not matter.
+type Limit = Option<u8>;
 
 /// Losses.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -22,9 +43,17 @@ pub(super) struct Loss {
     /// The last probes' fates, newest in bit 0, set when lost; and how many there are.
     window: (u128, u32),
     score: f64,
+    /// The same for each kind of probe alone.
+    scores: BTreeMap<Kind, f64>,
+    /// When the first of the lost probes was sent that the score is made of.
+    since: Option<Moment>,
     calm: f64,
-    /// The last round with a loss, and what it has added to the score.
-    round: (Moment, f64),
+    /// The last rounds with losses, and what each has added to the score.
+    rounds: BTreeMap<Moment, f64>,
+    /// When those probes were sent that a target has not answered since it answered last.
+    held: BTreeMap<usize, Vec<Moment>>,
+    /// When the latest probe was sent that each target has answered.
+    heard: BTreeMap<usize, Moment>,
     alarm: bool,
 }
 
@@ -36,35 +65,81 @@ fn weights(limit: u8) -> (f64, f64) {
 }
 
 impl Loss {
-    /// A probe was answered.
-    pub(super) fn answered(&mut self, limit: Option<u8>) {
+    /// A target has answered what was sent at `sent`: what it had not answered before, the line has
+    /// lost.
+    pub(super) fn answered(&mut self, (target, kind): (usize, Kind), sent: Moment, limit: Limit) {
+        let heard = self.heard.entry(target).or_insert(sent);
+        *heard = sent.max(*heard);
+        for sent in self.held.remove(&target).unwrap_or_default() {
+            self.count_loss(kind, sent, limit);
+        }
         self.count(false);
         let Some(limit) = limit else { return };
         let (answer, _) = weights(limit);
         self.score = (self.score - answer).max(0.0);
+        self.since = self.since.filter(|_| self.score > 0.0);
+        let own = self.scores.entry(kind).or_default();
+        *own = (*own - answer).max(0.0);
         self.calm += answer;
         if self.alarm && self.calm >= CALM {
-            *self = Loss { window: self.window, ..Loss::default() };
+            (self.score, self.calm, self.alarm) = (0.0, 0.0, false);
+            self.since = None;
+            self.scores.clear();
+            self.rounds.clear();
         }
     }
 
-    /// A probe that was sent at `sent` is lost.
-    pub(super) fn lost(&mut self, sent: Moment, limit: Option<u8>) {
+    /// A probe that was sent to a target at `sent` is lost.
+    pub(super) fn lost(&mut self, (target, kind): (usize, Kind), sent: Moment, limit: Limit) {
+        if self.heard.get(&target).is_some_and(|heard| *heard > sent) {
+            self.count_loss(kind, sent, limit);
+            return;
+        }
+        let held = self.held.entry(target).or_default();
+        if held.len() < HELD_MAX {
+            held.push(sent);
+        }
+    }
+
+    /// What was sent to a target at `sent` was not lost after all, but late.
+    pub(super) fn was_late(&mut self, (target, kind): (usize, Kind), sent: Moment, limit: Limit) {
+        let held = self.held.entry(target).or_default();
+        let was_held = held.len();
+        held.retain(|other| *other != sent);
+        let counted = held.len() == was_held;
+        let round = self.rounds.get_mut(&sent).filter(|_| counted);
+        let Some((round, limit)) = round.zip(limit) else { return };
+        let taken = weights(limit).1.min(*round);
+        *round -= taken;
+        self.score = (self.score - taken).max(0.0);
+        let own = self.scores.entry(kind).or_default();
+        *own = (*own - taken).max(0.0);
+    }
+
+    /// A target is deaf: what it has not answered says nothing about the line.
+    pub(super) fn forget(&mut self, (target, kind): (usize, Kind)) {
+        self.held.remove(&target);
+        self.scores.insert(kind, 0.0);
+    }
+
+    fn count_loss(&mut self, kind: Kind, sent: Moment, limit: Limit) {
         self.count(true);
         let Some(limit) = limit else { return };
         let (_, loss) = weights(limit);
-        if self.round.0 != sent {
-            self.round = (sent, 0.0);
-        }
-        let added = loss.min(ROUND_MAX - self.round.1);
-        self.round.1 += added;
-        self.score += added;
+        self.rounds.retain(|round, _| *round + ROUND_KEPT > sent);
+        let round = self.rounds.entry(sent).or_default();
+        let added = loss.min(ROUND_MAX - *round);
+        *round += added;
+        // Beyond the threshold nothing more is learnt, and the way back must not be endless.
+        self.score = (self.score + added).min(ALARM);
+        let own = self.scores.entry(kind).or_default();
+        *own = (*own + loss).min(ALARM);
         self.calm = (self.calm - loss).max(0.0);
-        if self.score >= ALARM {
-            self.alarm = true;
-            // Beyond the threshold nothing more is learnt, and the way back must not be endless.
-            self.score = ALARM;
-        }
+        let most = self.scores.values().copied().fold(0.0, f64::max);
+        let others = self.scores.values().sum::<f64>() - most;
+        let shared = self.scores.len() < 2 || others >= SHARED;
+        let since = *self.since.get_or_insert(sent);
+        self.alarm |= self.score >= ALARM && shared && sent >= since + SPREAD;
     }
 
     /// The line loses more than its limit.
@@ -83,6 +158,16 @@ impl Loss {
         (count > 0).then(|| f64::from(bits.count_ones()) * 100.0 / f64::from(count))
     }
 
+    /// The worst that its latest probes show, 0 to 100: what has raised the alarm.
+    pub(super) fn worst_percent(&self) -> f64 {
+        let (bits, count) = self.window;
+        let share = |few: u32| {
+            let lost = (bits & ((1 << few) - 1)).count_ones();
+            f64::from(lost) * 100.0 / f64::from(few)
+        };
+        (FEW.min(count).max(1)..=count).map(share).fold(0.0, f64::max)
+    }
+
     fn count(&mut self, lost: bool) {
         let (bits, count) = self.window;
         let bits = (bits << 1 | u128::from(lost)) & ((1 << WINDOW) - 1);
@@ -96,6 +181,10 @@ mod tests {
 
     use super::*;
 
+    fn at(second: u64) -> Moment {
+        Moment::from_start(Duration::from_secs(second))
+    }
+
     /// Feeds `count` probes of which `percent` are lost at random, each in a round of its own;
     /// returns after how many the alarm was raised.
     fn feed(loss: &mut Loss, percent: u64, count: u64, seed: u64) -> Option<u64> {
@@ -103,9 +192,9 @@ mod tests {
         for number in 0..count {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             if (random >> 33) % 100 < percent {
-                loss.lost(Moment::from_start(Duration::from_millis(number)), Some(20));
+                loss.lost((0, Kind::Icmp), at(number), Some(20));
             } else {
-                loss.answered(Some(20));
+                loss.answered((0, Kind::Icmp), at(number), Some(20));
             }
             if loss.alarming() {
                 return Some(number);
@@ -126,33 +215,77 @@ mod tests {
     #[test]
     fn one_gap_is_not_taken_for_many_losses() {
         let mut loss = Loss::default();
-        for _ in 0..18 {
-            loss.lost(Moment::from_start(Duration::from_secs(1)), Some(20));
+        for target in 0..18 {
+            loss.lost((target, Kind::Icmp), at(1), Some(20));
+        }
+        loss.answered((0, Kind::Icmp), at(2), Some(20));
+        assert!(loss.doubtful());
+        for target in 1..18 {
+            loss.answered((target, Kind::Icmp), at(2), Some(20));
         }
         assert!(!loss.alarming());
-        assert!(loss.doubtful());
     }
 
     #[test]
     fn an_alarm_ends_after_a_run_of_answers_and_without_a_limit_there_is_none() {
         let mut loss = Loss::default();
         for second in 0..20 {
-            loss.lost(Moment::from_start(Duration::from_secs(second)), Some(20));
+            loss.lost((0, Kind::Icmp), at(second), Some(20));
         }
-        assert!(loss.alarming());
+        loss.answered((0, Kind::Icmp), at(30), Some(20));
+        assert!(loss.alarming() && loss.worst_percent() > 90.0);
         for _ in 0..25 {
-            loss.answered(Some(20));
+            loss.answered((0, Kind::Icmp), at(30), Some(20));
         }
         assert!(loss.alarming());
         for _ in 0..10 {
-            loss.answered(Some(20));
+            loss.answered((0, Kind::Icmp), at(30), Some(20));
         }
         assert!(!loss.alarming());
         let mut unlimited = Loss::default();
-        for second in 0..100 {
-            unlimited.lost(Moment::from_start(Duration::from_secs(second)), None);
+        for second in 0..99 {
+            unlimited.lost((0, Kind::Icmp), at(second), None);
         }
+        unlimited.answered((0, Kind::Icmp), at(100), None);
         assert!(!unlimited.alarming());
-        assert_eq!(unlimited.percent(), Some(100.0));
+        assert_eq!(unlimited.percent(), Some(99.0));
+    }
+
+    #[test]
+    fn what_a_target_never_answers_says_nothing_about_the_line() {
+        let mut loss = Loss::default();
+        for second in 0..50 {
+            loss.lost((1, Kind::Icmp), at(second), Some(20));
+            loss.answered((0, Kind::Icmp), at(second), Some(20));
+        }
+        assert!(!loss.alarming() && !loss.doubtful());
+        loss.forget((1, Kind::Icmp));
+        loss.answered((1, Kind::Icmp), at(60), Some(20));
+        assert_eq!(loss.percent(), Some(0.0));
+    }
+
+    #[test]
+    fn what_one_kind_loses_alone_says_nothing_about_the_line() {
+        let mut loss = Loss::default();
+        for second in 0..500 {
+            let probe = (0, Kind::Icmp);
+            match second % 3 {
+                0 => loss.answered(probe, at(second), Some(20)),
+                _ => loss.lost(probe, at(second), Some(20)),
+            }
+            loss.answered((1, Kind::Tcp), at(second), Some(20));
+        }
+        assert!(!loss.alarming() && loss.percent() > Some(20.0));
+    }
+
+    #[test]
+    fn what_comes_late_is_not_lost() {
+        let mut loss = Loss::default();
+        for second in 0..500 {
+            loss.lost((0, Kind::Icmp), at(second), Some(20));
+            loss.answered((0, Kind::Icmp), at(second + 1), Some(20));
+            loss.was_late((0, Kind::Icmp), at(second), Some(20));
+        }
+        assert!(!loss.alarming());
     }
 }

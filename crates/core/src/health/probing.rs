@@ -16,6 +16,8 @@ use crate::time::Moment;
 /// Rounds in a burst: three lost answers in a row from every target at 30 % loss and three
 /// targets are a matter of 1 in 50,000.
 const BURST_ROUNDS: u32 = 3;
+/// Rounds more before a service is called dead.
+const BURST_MORE: u32 = 2;
 /// Between rounds: long enough for a queue to move, short enough to be done in 100 ms.
 const BURST_GAP: Duration = Duration::from_millis(50);
 /// Bursts in a row that nobody answers while traffic still comes back: then the probes, or the
@@ -28,8 +30,11 @@ const TOO_LATE: Duration = Duration::from_millis(50);
 const EXCUSES_MAX: u32 = 6;
 /// How long after its deadline an answer is still listened for: it clears a suspicion.
 const LATE: Duration = Duration::from_secs(2);
-/// A probe unanswered for so long is lost and not late, whatever the deadline.
-const LOST_AFTER: Duration = Duration::from_secs(1);
+/// A probe unanswered for so long is lost and not late, whatever the deadline was when it was sent;
+/// should its answer come all the same, that is taken back.
+const LOST_AFTER: Duration = Duration::from_millis(700);
+/// Linux sends a SYN again after so long (RFC 6298, 2.1).
+const SYN_AGAIN: Duration = Duration::from_secs(1);
 /// Between rounds of samples: fast enough to tell 30 % loss from 5 % within some two seconds.
 const SAMPLE_GAP: Duration = Duration::from_millis(100);
 /// So many sides may sample at this pace. When more are in doubt, it is rarely their lines that are
@@ -47,6 +52,7 @@ pub(super) struct Waiting {
     target: usize,
     sent: Moment,
     deadline: Moment,
+    lost_at: Moment,
     patience: Patience,
     /// We were late to look so often, and so it is not judged before this.
     excused: (u32, Moment),
@@ -61,15 +67,11 @@ enum Patience {
 }
 
 impl Waiting {
-    fn lost_at(&self) -> Moment {
-        self.deadline.max(self.sent + LOST_AFTER)
-    }
-
     /// When its patience ends, or it is forgotten.
     fn next(&self) -> Moment {
         let due = match self.patience {
             Patience::InTime => self.deadline,
-            Patience::Late => self.lost_at(),
+            Patience::Late => self.lost_at,
             Patience::Lost => self.deadline + LATE,
         };
         due.max(self.excused.1)
@@ -101,6 +103,8 @@ pub(super) struct Burst {
     pub(super) traffic: bool,
     /// Bursts before this one that only traffic has answered.
     repeats: u32,
+    /// It goes on because a service seems to be dead.
+    thorough: bool,
 }
 
 impl Side {
@@ -110,14 +114,25 @@ impl Side {
             return;
         }
         let Some(waiting) = self.waiting.remove(&sequence) else { return };
-        let target = waiting.target;
-        let tells = !self.targets.is_deaf(target);
+        let Waiting { target, sent, patience, .. } = waiting;
+        let Some(kind) = self.targets.kind_of(target) else { return };
+        let (limit, tells) = (settings.max_loss_percent, !self.targets.is_deaf(target));
         match fate {
             Fate::Answered(round_trip) => {
-                if tells && waiting.patience != Patience::Lost {
-                    self.loss.answered(settings.max_loss_percent);
+                let second_try = self.answers_a_second_syn(kind, *round_trip);
+                match patience {
+                    Patience::InTime | Patience::Late if tells && second_try => {
+                        self.loss.lost((target, kind), sent, limit);
+                    }
+                    Patience::InTime | Patience::Late if tells => {
+                        self.loss.answered((target, kind), sent, limit);
+                    }
+                    Patience::Lost if !second_try => {
+                        self.loss.was_late((target, kind), sent, limit);
+                    }
+                    Patience::InTime | Patience::Late | Patience::Lost => {}
                 }
-                if let Some(kind) = self.targets.kind_of(target) {
+                if !second_try {
                     self.rtts.entry(kind).or_default().measure(*round_trip);
                 }
                 self.targets.hear(target);
@@ -128,16 +143,25 @@ impl Side {
                 self.heard_from(target, settings, now);
             }
             Fate::Silent => {
-                if tells && waiting.patience != Patience::Lost {
-                    self.loss.lost(waiting.sent, settings.max_loss_percent);
+                if tells && patience != Patience::Lost {
+                    self.loss.lost((target, kind), sent, limit);
                 }
-                if waiting.patience == Patience::InTime {
-                    self.asked_in_vain = self.asked_in_vain.max(Some(waiting.sent));
+                if patience == Patience::InTime {
+                    self.asked_in_vain = self.asked_in_vain.max(Some(sent));
                     self.miss(target, settings, now);
                 }
             }
         }
         self.judge(settings, now);
+    }
+
+    /// Whether an answer is so late that the first SYN must have been lost: on a line that usually
+    /// answers soon. Its round trip tells nothing (Karn's algorithm, RFC 6298, 3).
+    fn answers_a_second_syn(&self, kind: Kind, round_trip: Duration) -> bool {
+        let usual = self.rtts.get(&kind).and_then(Rtt::smoothed);
+        matches!(kind, Kind::Tcp | Kind::Http)
+            && round_trip >= SYN_AGAIN
+            && usual.is_some_and(|usual| usual < SYN_AGAIN / 3)
     }
 
     /// Does what is due: judges probes whose time is over, ends bursts, and returns the probes to
@@ -165,7 +189,7 @@ impl Side {
             self.beat(role, settings, now, &mut orders);
         }
         self.go_on_with_burst(settings, now, &mut orders);
-        if self.burst.is_none() && self.samples(role) && now >= self.next_sample {
+        if self.samples(role) && now >= self.next_sample {
             self.sample(role, settings, now, &mut orders);
         }
         self.judge(settings, now);
@@ -190,7 +214,7 @@ impl Side {
             self.burst.as_ref().map(|b| if b.rounds_left > 0 { b.next_round } else { b.verdict });
         let quiet = self.burst.is_none();
         let beat = quiet.then(|| self.next_beat(role));
-        let sample = (quiet && self.samples(role)).then_some(self.next_sample);
+        let sample = self.samples(role).then_some(self.next_sample);
         let clear = self.clear_since.map(|since| since + self.hold(settings));
         let silent = self.mute.then(|| self.passive.back.unwrap_or(self.since) + RECENT);
         let slow = self.slow_since.map(|since| since + super::SLOW_FOR);
@@ -245,9 +269,10 @@ impl Side {
         answers && self.loss.doubtful()
     }
 
-    /// Whether more probes would settle that.
+    /// Whether more probes would settle that; not before a burst has shown that it lives.
     fn samples(&self, role: &Role<'_>) -> bool {
-        self.doubts_losses() && !self.rests(role) && !self.targets.all_deaf()
+        let lives = self.burst.as_ref().is_none_or(|burst| !burst.answered.is_empty());
+        lives && self.doubts_losses() && !self.rests(role) && !self.targets.all_deaf()
     }
 
     fn sample(&mut self, role: &Role<'_>, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
@@ -268,6 +293,7 @@ impl Side {
             target,
             sent: now,
             deadline: now + span,
+            lost_at: now + span.max(LOST_AFTER),
             patience: Patience::InTime,
             excused: (0, now),
         };
@@ -292,16 +318,23 @@ impl Side {
     /// Marks probes whose time is over, and forgets those beyond hope.
     fn expire(&mut self, settings: &Health, now: Moment) {
         let mut missed = Vec::new();
+        let spans: Vec<Duration> =
+            (0..self.targets.count()).map(|target| self.span(target, settings)).collect();
         for waiting in self.waiting.values_mut() {
             if waiting.patience == Patience::InTime && waiting.is_over(now) {
                 waiting.patience = Patience::Late;
                 self.asked_in_vain = self.asked_in_vain.max(Some(waiting.sent));
                 missed.push(waiting.target);
             }
+            // A line that has become slow since gets the time that it takes by now.
+            let span = spans.get(waiting.target).copied().unwrap_or_default();
+            waiting.lost_at = waiting.lost_at.max(waiting.sent + span);
             if waiting.patience == Patience::Late && waiting.is_over(now) {
                 waiting.patience = Patience::Lost;
-                if !self.targets.is_deaf(waiting.target) {
-                    self.loss.lost(waiting.sent, settings.max_loss_percent);
+                let (target, limit) = (waiting.target, settings.max_loss_percent);
+                let kind = self.targets.kind_of(target).filter(|_| !self.targets.is_deaf(target));
+                if let Some(kind) = kind {
+                    self.loss.lost((target, kind), waiting.sent, limit);
                 }
             }
         }
@@ -349,6 +382,7 @@ impl Side {
             excuses: 0,
             traffic: false,
             repeats: 0,
+            thorough: false,
         });
     }
 
@@ -369,7 +403,12 @@ impl Side {
             }
             burst.rounds_left -= 1;
             burst.next_round = now + BURST_GAP;
-            burst.verdict = now + longest.unwrap_or_default();
+            if burst.rounds_left == 0 && self.should_ask_more(&burst) {
+                (burst.rounds_left, burst.thorough) = (BURST_MORE, true);
+            }
+            // Traffic comes back, so it may be that everything takes longer now.
+            let patience = if burst.repeats > 0 { LOST_AFTER } else { Duration::ZERO };
+            burst.verdict = now + longest.unwrap_or_default().max(patience);
         }
         let all = burst.answered.len() == self.targets.count();
         if all || (burst.rounds_left == 0 && now >= burst.verdict) {
@@ -379,13 +418,36 @@ impl Side {
         }
     }
 
+    /// Who has been silent in a burst while others answered. Where we were slow ourselves, silence
+    /// does not tell one target from another either.
+    fn deaf_in(&self, burst: &Burst) -> Vec<usize> {
+        let silent = (0..self.targets.count()).filter(|at| !burst.answered.contains(at));
+        silent.filter(|_| burst.excuses == 0 && !burst.answered.is_empty()).collect()
+    }
+
+    /// On a line that loses now and then, a burst loses all of one target's answers once in a few
+    /// days: not enough to call a service dead.
+    fn should_ask_more(&self, burst: &Burst) -> bool {
+        !burst.thorough && self.targets.would_lose_a_service(&self.deaf_in(burst))
+    }
+
     fn conclude(&mut self, burst: Burst, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
         let count = self.targets.count();
         if !burst.answered.is_empty() {
-            // Where we were slow ourselves, silence does not tell one target from another either.
-            let silent = (0..count).filter(|at| !burst.answered.contains(at));
-            for target in silent.filter(|_| burst.excuses == 0) {
+            if self.should_ask_more(&burst) {
+                self.burst = Some(Burst {
+                    rounds_left: BURST_MORE,
+                    next_round: now,
+                    thorough: true,
+                    ..burst
+                });
+                self.go_on_with_burst(settings, now, orders);
+                return;
+            }
+            for target in self.deaf_in(&burst) {
                 self.targets.set_deaf(target);
+                let kind = self.targets.kind_of(target);
+                kind.into_iter().for_each(|kind| self.loss.forget((target, kind)));
             }
             self.next_beat = now + settings.interval / 3;
         } else if burst.traffic && burst.repeats + 1 < BURSTS_MUTE {

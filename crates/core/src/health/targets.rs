@@ -121,6 +121,13 @@ impl Targets {
         })
     }
 
+    /// Whether a service would be dead if these were deaf, and is not now.
+    pub(super) fn would_lose_a_service(&self, silent: &[usize]) -> bool {
+        let mut then = self.clone();
+        silent.iter().for_each(|target| then.set_deaf(*target));
+        self.dead_service().is_none() && then.dead_service().is_some()
+    }
+
     /// Whether every target is deaf.
     pub(super) fn all_deaf(&self) -> bool {
         self.all.iter().all(|one| one.deaf)

@@ -20,6 +20,8 @@ use crate::world::{Mood, REREAD, World};
 
 /// The longest deadline that a probe gets when none is configured.
 const DEADLINE_MAX: Duration = Duration::from_secs(3);
+/// Rounds in a burst, with those that it takes to call a service dead.
+const BURST_ROUNDS: f64 = 5.0;
 /// From the first round of a burst to its last.
 const BURST: Duration = Duration::from_millis(200);
 /// What was on its way when a line died still arrives: the third SYN of a handshake, late.
@@ -337,7 +339,7 @@ impl World {
             let wan = self.config.wans.iter().find(|w| self.numbers.get(&w.name) == Some(id))?;
             let targets = wan.health.targets.iter().filter(|t| t.serves(*family)).count();
             let cycle = wan.health.interval.as_secs_f64();
-            let each = 1.0 + 3.0 * f64::from(u32::try_from(targets).ok()?);
+            let each = 1.0 + BURST_ROUNDS * f64::from(u32::try_from(targets).ok()?);
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
             let most =
                 ((HOUR.as_secs_f64() / cycle + 60.0) * each + HOUR.as_secs_f64() * SAMPLES) as u64;
