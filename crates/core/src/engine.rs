@@ -520,7 +520,7 @@ impl Engine {
         self.with_side(id, family, now, |side, health| {
             side.learn(obstacle, health, now);
             if moved {
-                side.recheck(now);
+                side.moved(now);
             }
         });
     }

@@ -37,7 +37,7 @@ use crate::time::Moment;
 
 use loss::Loss;
 use passive::Passive;
-use probing::{Burst, Waiting};
+use probing::{Burst, Samples, Waiting};
 use rtt::Rtt;
 use targets::Targets;
 
@@ -123,6 +123,7 @@ pub struct Side {
     burst: Option<Burst>,
     next_beat: Moment,
     next_sample: Moment,
+    samples: Samples,
     /// Heartbeats left out in a row because traffic came back.
     skipped: u32,
     next_sequence: u64,
@@ -157,6 +158,7 @@ impl Side {
             burst: None,
             next_beat: now,
             next_sample: now,
+            samples: Samples::full(now),
             skipped: 0,
             next_sequence: 1,
             waiting: BTreeMap::new(),
@@ -266,7 +268,13 @@ impl Side {
         }
     }
 
-    /// The way out has changed: asks at once instead of at the next heartbeat.
+    /// The way out has changed: what was lost by the old one says nothing.
+    pub fn moved(&mut self, now: Moment) {
+        self.forget_losses();
+        self.recheck(now);
+    }
+
+    /// Asks at once instead of at the next heartbeat.
     pub fn recheck(&mut self, now: Moment) {
         self.next_beat = now;
     }

@@ -118,8 +118,8 @@ impl Engine {
                 if !due(wakes) && !due(self.evacuations.next.get(&key).copied()) {
                     continue;
                 }
-                // The step that says so may have failed: then they could only return to it.
-                if self.kept_as(*wan, family) != Some("lost") {
+                // The steps that say so may have failed: then they could only return to it.
+                if self.kept_as(*wan, family) != Some("lost") || !self.others_serve(*wan, family) {
                     continue;
                 }
                 let mark = (field.keep(*wan).0, field.number_mask());
@@ -136,6 +136,13 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Whether the kernel sends new connections to another WAN.
+    fn others_serve(&self, wan: WanId, family: Family) -> bool {
+        let slots = self.observed.nft.maps.get(&format!("slots{}", family.digit()));
+        let own = format!("place{wan}");
+        slots.is_some_and(|slots| slots.values().any(|to| *to != own && to != "refuse"))
     }
 
     /// Has flows refused whose entries are gone and that cannot go on: their WAN is lost, or the

@@ -37,6 +37,10 @@ const LOST_AFTER: Duration = Duration::from_millis(700);
 const SYN_AGAIN: Duration = Duration::from_secs(1);
 /// Between rounds of samples: fast enough to tell 30 % loss from 5 % within some two seconds.
 const SAMPLE_GAP: Duration = Duration::from_millis(100);
+/// So many rounds in a row; then one in a second, which is also the pace at which they are saved
+/// up again.
+const SAMPLES_SAVED: u32 = 80;
+const SAMPLE_GAP_TIRED: Duration = Duration::from_secs(1);
 /// So many sides may sample at this pace. When more are in doubt, it is rarely their lines that are
 /// to blame, and asking them all so often would make it worse.
 const SAMPLERS: u32 = 6;
@@ -105,6 +109,29 @@ pub(super) struct Burst {
     repeats: u32,
     /// It goes on because a service seems to be dead.
     thorough: bool,
+}
+
+/// Rounds of samples that may follow each other quickly: a line that loses neither little nor much
+/// is in doubt for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Samples {
+    left: u32,
+    counted: Moment,
+}
+
+impl Samples {
+    pub(super) fn full(now: Moment) -> Samples {
+        Samples { left: SAMPLES_SAVED, counted: now }
+    }
+
+    /// Takes one; how long until the next.
+    fn take(&mut self, now: Moment) -> Duration {
+        let seconds = u32::try_from(now.since(self.counted).as_secs()).unwrap_or(u32::MAX);
+        self.left = self.left.saturating_add(seconds).min(SAMPLES_SAVED);
+        self.counted = self.counted + Duration::from_secs(u64::from(seconds));
+        self.left = self.left.saturating_sub(1);
+        if self.left > 0 { SAMPLE_GAP } else { SAMPLE_GAP_TIRED }
+    }
 }
 
 impl Side {
@@ -282,7 +309,8 @@ impl Side {
         for target in telling.iter().cycle().skip(first).take(count) {
             self.send(*target, settings, now, orders);
         }
-        self.next_sample = now + SAMPLE_GAP * role.doubtful.max(SAMPLERS) / SAMPLERS;
+        let gap = self.samples.take(now);
+        self.next_sample = now + gap * role.doubtful.max(SAMPLERS) / SAMPLERS;
     }
 
     fn send(&mut self, target: usize, settings: &Health, now: Moment, orders: &mut Vec<Order>) {

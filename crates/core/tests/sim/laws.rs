@@ -34,8 +34,8 @@ const STEP_PAUSE_MAX: Duration = Duration::from_secs(30);
 const FLAPS_MAX: u32 = 5;
 /// A WAN that was up for this many hold times has lived its flaps down.
 const CALM_HOLDS: u32 = 10;
-/// A line that is accused of losing too much is asked so often in a second.
-const SAMPLES: f64 = 10.0;
+/// A line in doubt is sampled once in a second, and so often besides.
+const SAMPLES_SAVED: f64 = 80.0;
 /// As in the daemon: probes under way.
 const UNDER_WAY_MAX: usize = 2_048;
 /// An hour, over which switches are counted.
@@ -333,16 +333,17 @@ impl World {
     }
 
     /// Were every heartbeat missed and every burst in vain, and the line sampled all the while: a
-    /// heartbeat and a burst in each cycle, and one target of ten in a second.
+    /// heartbeat and a burst in each cycle, and all targets in each second.
     fn too_many_probes(&self) -> Option<(WanId, Family, u64, u64)> {
         self.watch.this_hour.1.iter().find_map(|((id, family), sent)| {
             let wan = self.config.wans.iter().find(|w| self.numbers.get(&w.name) == Some(id))?;
             let targets = wan.health.targets.iter().filter(|t| t.serves(*family)).count();
-            let cycle = wan.health.interval.as_secs_f64();
-            let each = 1.0 + BURST_ROUNDS * f64::from(u32::try_from(targets).ok()?);
+            let targets = f64::from(u32::try_from(targets).ok()?);
+            let hour = HOUR.as_secs_f64();
+            let cycles = hour / wan.health.interval.as_secs_f64() + 60.0;
+            let samples = (hour + SAMPLES_SAVED) * targets;
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
-            let most =
-                ((HOUR.as_secs_f64() / cycle + 60.0) * each + HOUR.as_secs_f64() * SAMPLES) as u64;
+            let most = (cycles * (1.0 + BURST_ROUNDS * targets) + samples) as u64;
             (*sent > most).then_some((*id, *family, *sent, most))
         })
     }
