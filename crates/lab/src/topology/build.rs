@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
@@ -11,6 +12,10 @@ use super::{Family, Spec, Topology, Wan, plan};
 use crate::counters;
 use crate::netns::{Namespaces, Netns};
 use crate::servers::Servers;
+use crate::wait::until;
+
+/// A safety net for what takes a second at most.
+const PLUGGED: Duration = Duration::from_secs(30);
 
 pub(super) fn build(spec: Spec) -> Result<Topology> {
     ensure!((1..=60).contains(&spec.wans.len()), "1 to 60 WANs");
@@ -21,6 +26,7 @@ pub(super) fn build(spec: Spec) -> Result<Topology> {
     }
     plug(&spec, &wans, &spaces)?;
     address(&spec, &wans, &spaces)?;
+    wait_forwarding(&spaces)?;
     let directory = Arc::new(plan::directory(&wans));
     let mut topology = Topology { servers: None, spaces, spec, wans, directory };
     let addresses: Vec<IpAddr> = plan::SERVERS
@@ -124,6 +130,19 @@ fn address(spec: &Spec, wans: &[Wan], spaces: &Namespaces) -> Result<()> {
         jobs.into_iter()
             .try_for_each(|job| job.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
+}
+
+/// A port of a bridge forwards nothing until the kernel's own worker has noticed its carrier: up to
+/// a second after.
+fn wait_forwarding(spaces: &Namespaces) -> Result<()> {
+    for role in ["switch", "net"] {
+        until(PLUGGED, "the ports of a switch to forward", || {
+            let ports = spaces.get(role).run("bridge link")?;
+            ensure!(ports.lines().all(|port| port.contains("state forwarding")), "{ports}");
+            Ok(())
+        })?;
+    }
+    Ok(())
 }
 
 const BRIDGE: &str = "link add br0 type bridge mcast_snooping 0\nlink set br0 up\n";

@@ -97,7 +97,7 @@ fn all_down_try_sends_new_flows_to_the_best_known_wan() -> Result<()> {
         let tried: u64 = (topology.all_counts()?.iter().zip(before))
             .map(|(now, before)| now.since(before).new_tcp)
             .sum();
-        ensure!(tried >= 10, "{tried} were tried");
+        ensure!(tried >= 10, "{tried} were tried; {}", daemon.log_tail());
     }
     Ok(())
 }
