@@ -1,6 +1,6 @@
 //! The kernel state that follows: routes, rules, parameters, and our nftables table. In:
 //! configuration, facts, choice, and what was observed. Out: [`Desired`], compared with
-//! [`Observed`](crate::observed::Observed) by `steps`. Nothing is remembered here.
+//! [`Observed`] by `steps`. Nothing is remembered here.
 
 mod maps;
 mod routing;

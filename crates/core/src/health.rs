@@ -207,7 +207,7 @@ impl Side {
     /// Whether `other` has shown that it works although this one does not: it has been heard since
     /// this one went down, and since it works this one was asked in vain, or cannot be asked. When
     /// both come back from an outage of everything, neither is to lose its flows: then the second
-    /// gets [`GRACE`].
+    /// gets a few seconds of grace.
     pub fn is_outlived_by(&self, other: &Side) -> bool {
         let grace = if other.usable_since > self.since { GRACE } else { Duration::ZERO };
         let asked = self.asked_in_vain.is_some_and(|asked| asked >= other.usable_since + grace);
