@@ -27,6 +27,9 @@ pub enum Fault {
     Swallow(String),
     /// So many percent of the packets are lost beyond the gateway, each way.
     Loss(u16),
+    /// A thin line with long queues each way: 4 Mbit/s, up to 0.9 s there and 0.5 s back, which
+    /// whoever sends fills; and of echo requests two in a second pass, as mobile carriers do it.
+    Thin,
 }
 
 impl Topology {
@@ -56,6 +59,13 @@ impl Topology {
             Fault::BlackholeOf(Family::V4) => self.swallow(number, "meta nfproto ipv4 drop"),
             Fault::BlackholeOf(Family::V6) => self.swallow(number, "meta nfproto ipv6 drop"),
             Fault::Swallow(what) => self.swallow(number, &format!("{what} drop")),
+            Fault::Thin => {
+                let rate = "rate 4mbit burst 16kb";
+                isp.run(&format!("tc qdisc replace dev net0 root tbf {rate} latency 900ms"))?;
+                isp.run(&format!("tc qdisc replace dev lan root tbf {rate} latency 500ms"))?;
+                self.swallow(number, "icmp type echo-request limit rate over 2/second drop")?;
+                self.swallow(number, "icmpv6 type echo-request limit rate over 2/second drop")
+            }
             Fault::Loss(percent) => {
                 self.swallow(number, &format!("numgen random mod 100 < {percent} drop"))
             }
@@ -78,6 +88,11 @@ impl Topology {
             }
             Fault::AddressGone => self.router().ip_batch(&router_addresses(wan)),
             Fault::GatewaySilent => isp.nft("delete table netdev silent").map(drop),
+            Fault::Thin => {
+                isp.run("tc qdisc del dev net0 root")?;
+                isp.run("tc qdisc del dev lan root")?;
+                isp.nft("flush chain inet isp faults").map(drop)
+            }
             Fault::Blackhole | Fault::BlackholeOf(_) | Fault::Swallow(_) | Fault::Loss(_) => {
                 isp.nft("flush chain inet isp faults").map(drop)
             }

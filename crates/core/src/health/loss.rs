@@ -6,7 +6,7 @@
 //! deaf, and not the line that loses. And what only one kind of probe loses, where there are
 //! several, is the fate of that kind: carriers ration echoes on lines that are otherwise well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -17,13 +17,14 @@ use crate::time::Moment;
 /// The score at which a line is accused: odds of 400,000 to one.
 const ALARM: f64 = 12.9;
 /// What all kinds of probes but the worst must have scored together.
-const SHARED: f64 = 5.0;
+const SHARED: f64 = 7.5;
 /// The losses that an accusation rests on must lie so far apart: when a queue fills all at once,
 /// answers that seem lost are soon found to be late.
 const SPREAD: Duration = Duration::from_secs(1);
 /// The score of the opposite test that ends it: a hundred to one; some thirty answers in a row.
 const CALM: f64 = 4.6;
-/// Losses of one round of probes prove one gap, not several: what they may add to the score.
+/// Losses of one round of probes prove one gap, not several: what they may add to the score. To that
+/// of a kind alone a round adds one loss.
 const ROUND_MAX: f64 = 2.2;
 /// How many fates are remembered for the percentage.
 const WINDOW: u32 = 100;
@@ -48,8 +49,8 @@ pub(super) struct Loss {
     /// When the first of the lost probes was sent that the score is made of.
     since: Option<Moment>,
     calm: f64,
-    /// The last rounds with losses, and what each has added to the score.
-    rounds: BTreeMap<Moment, f64>,
+    /// The last rounds with losses: what each has added to the score, and of which kinds.
+    rounds: BTreeMap<Moment, (f64, BTreeSet<Kind>)>,
     /// When those probes were sent that a target has not answered since it answered last.
     held: BTreeMap<usize, Vec<Moment>>,
     /// When the latest probe was sent that each target has answered.
@@ -108,12 +109,15 @@ impl Loss {
         held.retain(|other| *other != sent);
         let counted = held.len() == was_held;
         let round = self.rounds.get_mut(&sent).filter(|_| counted);
-        let Some((round, limit)) = round.zip(limit) else { return };
-        let taken = weights(limit).1.min(*round);
-        *round -= taken;
+        let Some(((added, kinds), limit)) = round.zip(limit) else { return };
+        let (_, loss) = weights(limit);
+        let taken = loss.min(*added);
+        *added -= taken;
         self.score = (self.score - taken).max(0.0);
-        let own = self.scores.entry(kind).or_default();
-        *own = (*own - taken).max(0.0);
+        if kinds.remove(&kind) {
+            let own = self.scores.entry(kind).or_default();
+            *own = (*own - loss).max(0.0);
+        }
     }
 
     /// A target is deaf: what it has not answered says nothing about the line.
@@ -127,13 +131,14 @@ impl Loss {
         let Some(limit) = limit else { return };
         let (_, loss) = weights(limit);
         self.rounds.retain(|round, _| *round + ROUND_KEPT > sent);
-        let round = self.rounds.entry(sent).or_default();
+        let (round, kinds) = self.rounds.entry(sent).or_default();
         let added = loss.min(ROUND_MAX - *round);
         *round += added;
+        let first_of_kind = kinds.insert(kind);
         // Beyond the threshold nothing more is learnt, and the way back must not be endless.
         self.score = (self.score + added).min(ALARM);
         let own = self.scores.entry(kind).or_default();
-        *own = (*own + loss).min(ALARM);
+        *own = if first_of_kind { (*own + loss).min(ALARM) } else { *own };
         self.calm = (self.calm - loss).max(0.0);
         let most = self.scores.values().copied().fold(0.0, f64::max);
         let others = self.scores.values().sum::<f64>() - most;

@@ -22,4 +22,5 @@ mod one_armed;
 mod partial;
 mod placing;
 mod restart;
+mod saturated;
 mod twins;

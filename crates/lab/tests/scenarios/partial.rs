@@ -40,7 +40,7 @@ fn loss(percent: u32) -> Fault {
 }
 
 /// Waits until ISP 1 has seen `count` more probes.
-fn wait_probes(topology: &Topology, count: u64) -> Result<()> {
+pub(crate) fn wait_probes(topology: &Topology, count: u64) -> Result<()> {
     let enough = topology.counts(1)?.probes + count;
     until(LONG * 3, "many probes", || {
         let probes = topology.counts(1)?.probes;
