@@ -85,6 +85,8 @@ pub struct Role<'a> {
     pub rest_until: Moment,
     /// How many sides are in doubt about their losses now: they share the samples.
     pub doubtful: u32,
+    /// Most sides are suspect at once.
+    pub all_suspect: bool,
 }
 
 /// The health of one family of one WAN.

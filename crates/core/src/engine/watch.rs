@@ -31,6 +31,18 @@ const SAVED: f64 = 1.0 / 720.0;
 /// However much is owed, a WAN is asked so often (1.7 MB a month): else it could not come back.
 const RESTED_MAX: Duration = Duration::from_secs(300);
 
+/// So many suspects at least make it likely that this machine is slow, and not every line.
+const SUSPECTS_FEW: usize = 5;
+
+/// How it is with all sides at a moment.
+#[derive(Debug, Clone, Copy)]
+struct Mood {
+    /// So many are in doubt about their losses.
+    doubtful: u32,
+    /// More are suspect than up.
+    all_suspect: bool,
+}
+
 /// What is known beyond the sides themselves.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -102,8 +114,8 @@ pub(super) fn kinds_of(wan: &Wan) -> PerFamily<Vec<Kind>> {
 }
 
 impl Engine {
-    /// What a side is used for; `doubtful` sides in all want more probes.
-    fn role(&self, id: WanId, wan: &Wan, family: Family, doubtful: u32) -> Role<'_> {
+    /// What a side is used for, and how it is with all of them.
+    fn role(&self, id: WanId, wan: &Wan, family: Family, mood: Mood) -> Role<'_> {
         let kinds = self.kinds.get(&id).map_or(&[][..], |kinds| kinds.get(family));
         let dearest = kinds.iter().map(|kind| cost(*kind, family)).fold(0.0, f64::max);
         let purse = self.watch.purses.get(&id).zip(wan.budget);
@@ -114,23 +126,30 @@ impl Engine {
             // Where nothing serves, every WAN is needed, whatever asking it costs.
             serving: serving.is_empty() || serving.contains_key(&id),
             rest_until: purse.map_or(Moment::default(), |(purse, b)| purse.rest_until(dearest, b)),
-            doubtful,
+            doubtful: mood.doubtful,
+            all_suspect: mood.all_suspect,
         }
     }
 
-    /// How many sides are in doubt about their losses.
-    fn doubtful_sides(&self) -> u32 {
-        let both = self.sides.values().flat_map(|sides| Family::BOTH.map(|f| sides.get(f)));
-        u32::try_from(both.filter(|side| side.doubts_losses()).count()).unwrap_or(u32::MAX)
+    /// How it is with all sides.
+    fn mood(&self) -> Mood {
+        let both = || self.sides.values().flat_map(|sides| Family::BOTH.map(|f| sides.get(f)));
+        let doubtful = both().filter(|side| side.doubts_losses()).count();
+        let of = |state: State| both().filter(|side| side.state() == state).count();
+        let suspects = of(State::Suspect);
+        Mood {
+            doubtful: u32::try_from(doubtful).unwrap_or(u32::MAX),
+            all_suspect: suspects >= SUSPECTS_FEW && suspects > of(State::Up),
+        }
     }
 
     /// When a side, or the counting of traffic, is due next.
     pub(super) fn watch_deadline(&self) -> Option<Moment> {
-        let doubtful = self.doubtful_sides();
+        let mood = self.mood();
         let sides = self.sides.iter().flat_map(|(id, sides)| {
             Family::BOTH.into_iter().filter_map(move |family| {
                 let wan = self.wan(*id)?;
-                let role = self.role(*id, wan, family, doubtful);
+                let role = self.role(*id, wan, family, mood);
                 sides.get(family).deadline(&role, &wan.health)
             })
         });
@@ -139,17 +158,17 @@ impl Engine {
 
     pub(super) fn wake_sides(&mut self, now: Moment) {
         let ids: Vec<WanId> = self.sides.keys().copied().collect();
-        let doubtful = self.doubtful_sides();
+        let mood = self.mood();
         for id in ids {
             for family in Family::BOTH {
-                self.wake_side(id, family, doubtful, now);
+                self.wake_side(id, family, mood, now);
             }
         }
     }
 
-    fn wake_side(&mut self, id: WanId, family: Family, doubtful: u32, now: Moment) {
+    fn wake_side(&mut self, id: WanId, family: Family, mood: Mood, now: Moment) {
         let (Some(wan), Some(sides)) = (self.wan(id), self.sides.get(&id)) else { return };
-        let role = self.role(id, wan, family, doubtful);
+        let role = self.role(id, wan, family, mood);
         let side = sides.get(family);
         let due = role.kinds.is_empty()
             || side.deadline(&role, &wan.health).is_some_and(|next| next <= now)

@@ -28,6 +28,8 @@ const BURSTS_MUTE: u32 = 3;
 /// waited for gets so much more time, as often.
 const TOO_LATE: Duration = Duration::from_millis(50);
 const EXCUSES_MAX: u32 = 6;
+/// And so often where most sides are suspect at once.
+const EXCUSES_TOGETHER: u32 = 3;
 /// How long after its deadline an answer is still listened for: it clears a suspicion.
 const LATE: Duration = Duration::from_secs(2);
 /// A probe unanswered for so long is lost and not late, whatever the deadline was when it was sent;
@@ -215,7 +217,7 @@ impl Side {
         if self.burst.is_none() && now >= self.next_beat(role) {
             self.beat(role, settings, now, &mut orders);
         }
-        self.go_on_with_burst(settings, now, &mut orders);
+        self.go_on_with_burst(role, settings, now, &mut orders);
         if self.samples(role) && now >= self.next_sample {
             self.sample(role, settings, now, &mut orders);
         }
@@ -414,7 +416,13 @@ impl Side {
         });
     }
 
-    fn go_on_with_burst(&mut self, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
+    fn go_on_with_burst(
+        &mut self,
+        role: &Role<'_>,
+        settings: &Health,
+        now: Moment,
+        orders: &mut Vec<Order>,
+    ) {
         let Some(mut burst) = self.burst.take() else { return };
         let due = if burst.rounds_left > 0 { burst.next_round } else { burst.verdict };
         if now > due + TOO_LATE && burst.excuses < EXCUSES_MAX {
@@ -440,7 +448,7 @@ impl Side {
         }
         let all = burst.answered.len() == self.targets.count();
         if all || (burst.rounds_left == 0 && now >= burst.verdict) {
-            self.conclude(burst, settings, now, orders);
+            self.conclude(burst, role, settings, now, orders);
         } else {
             self.burst = Some(burst);
         }
@@ -459,7 +467,14 @@ impl Side {
         !burst.thorough && self.targets.would_lose_a_service(&self.deaf_in(burst))
     }
 
-    fn conclude(&mut self, burst: Burst, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
+    fn conclude(
+        &mut self,
+        burst: Burst,
+        role: &Role<'_>,
+        settings: &Health,
+        now: Moment,
+        orders: &mut Vec<Order>,
+    ) {
         let count = self.targets.count();
         if !burst.answered.is_empty() {
             if self.should_ask_more(&burst) {
@@ -469,7 +484,7 @@ impl Side {
                     thorough: true,
                     ..burst
                 });
-                self.go_on_with_burst(settings, now, orders);
+                self.go_on_with_burst(role, settings, now, orders);
                 return;
             }
             for target in self.deaf_in(&burst) {
@@ -478,12 +493,17 @@ impl Side {
                 kind.into_iter().for_each(|kind| self.loss.forget((target, kind)));
             }
             self.next_beat = now + settings.interval / 3;
+        } else if role.all_suspect && burst.excuses < EXCUSES_TOGETHER {
+            // Then there is nothing better to go to, and it may be this machine that is slow.
+            let (excuses, next_round) = (burst.excuses + 1, now);
+            self.burst = Some(Burst { excuses, next_round, rounds_left: 1, ..burst });
+            self.go_on_with_burst(role, settings, now, orders);
         } else if burst.traffic && burst.repeats + 1 < BURSTS_MUTE {
             self.start_burst(settings, now);
             if let Some(next) = &mut self.burst {
                 next.repeats = burst.repeats + 1;
             }
-            self.go_on_with_burst(settings, now, orders);
+            self.go_on_with_burst(role, settings, now, orders);
         } else if burst.traffic {
             self.mute = true;
             self.next_beat = now + settings.interval;

@@ -42,6 +42,7 @@ struct Driven {
     kinds: Vec<Kind>,
     metered: bool,
     serving: bool,
+    all_suspect: bool,
     /// Packets a second of user traffic, out and back.
     traffic: (u64, u64),
     total: Traffic,
@@ -63,6 +64,7 @@ impl Driven {
             kinds: ECHOES.to_vec(),
             metered: false,
             serving: true,
+            all_suspect: false,
             traffic: (0, 0),
             total: Traffic::default(),
             sent: 0,
@@ -82,8 +84,8 @@ impl Driven {
     }
 
     fn role<'a>(&self, kinds: &'a [Kind]) -> Role<'a> {
-        let (metered, serving) = (self.metered, self.serving);
-        Role { kinds, metered, serving, rest_until: Moment::default(), doubtful: 0 }
+        let (metered, serving, all_suspect) = (self.metered, self.serving, self.all_suspect);
+        Role { kinds, metered, serving, rest_until: Moment::default(), doubtful: 0, all_suspect }
     }
 
     fn deadline(&self) -> Option<Moment> {
@@ -201,6 +203,22 @@ fn silence_is_suspected_after_one_deadline_and_down_after_one_burst() {
     assert_eq!(driven.states[1..], [State::Up, State::Suspect, State::Down]);
     // The rest of an interval, a deadline, two gaps, the last round's deadline.
     assert!(driven.side.since().since(suspected) <= Duration::from_millis(1300));
+}
+
+#[test]
+fn when_most_are_suspect_it_is_asked_some_times_more() {
+    let mut times = Vec::new();
+    for all_suspect in [false, true] {
+        let mut driven = Driven::up();
+        driven.run(5_000);
+        (driven.deaf, driven.all_suspect) = (vec![0, 1, 2], all_suspect);
+        let begin = driven.now;
+        while driven.side.state() != State::Down {
+            driven.run(10);
+        }
+        times.push(driven.now.since(begin).as_millis());
+    }
+    assert!(times[1] > times[0] + 500 && times[1] < times[0] + 2_000, "{times:?}");
 }
 
 #[test]

@@ -18,7 +18,14 @@ pub(crate) fn side(now: Moment) -> Side {
         max_jitter: None,
     };
     let kinds = [Kind::Icmp];
-    let role = Role { kinds: &kinds, metered: false, serving: true, rest_until: now, doubtful: 0 };
+    let role = Role {
+        kinds: &kinds,
+        metered: false,
+        serving: true,
+        rest_until: now,
+        doubtful: 0,
+        all_suspect: false,
+    };
     let mut side = Side::new(true, now);
     for order in side.wake(&role, &settings, now) {
         let fate = Fate::Answered(Duration::from_millis(20));
