@@ -19,6 +19,7 @@ use socket2::Socket;
 
 use crate::client::wan_of;
 use crate::dial::{Failure, WORD, listen};
+use crate::wait::slower;
 
 pub use watch::{Break, Watched};
 
@@ -128,7 +129,7 @@ impl Flows {
     /// takes long, for a slow machine has others to serve.
     pub fn keep_talking(self, every: Duration, timeout: Duration) -> Talking {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let (stopped, every) = (stop.clone(), slower(every));
         let thread = thread::spawn(move || {
             let mut rounds = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
