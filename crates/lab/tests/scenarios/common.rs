@@ -115,6 +115,15 @@ pub(crate) fn ensure_nothing_wrong_since(topology: &Topology, before: &[IspCount
     Ok(())
 }
 
+/// Checks that no ISP saw a source address that is not ours there.
+pub(crate) fn ensure_own_sources_since(topology: &Topology, before: &[IspCounts]) -> Result<()> {
+    for (number, (now, before)) in (1..).zip(topology.all_counts()?.into_iter().zip(before)) {
+        let counts = now.since(*before);
+        ensure!(counts.foreign_source == 0, "ISP {number}: {counts:?}");
+    }
+    Ok(())
+}
+
 /// ICMP messages of a kind (`Redirects`, `DestUnreachs`) that a box has received: IPv4, IPv6.
 pub(crate) fn icmp_received(space: &Netns, kind: &str) -> Result<[u64; 2]> {
     let v4 = space.run("cat /proc/net/snmp")?;

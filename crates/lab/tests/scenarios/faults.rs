@@ -8,8 +8,8 @@ use anywan_lab::{Config, Daemon, Family, Fault, Fault::*, Spec, Topology};
 use rustix::process::Signal;
 
 use crate::common::{
-    dialers, ensure_all_kept, ensure_nothing_wrong_since, flows_of_every_kind, in_both_layouts,
-    talk, wait_all_by, wait_dialled,
+    dialers, ensure_all_kept, ensure_nothing_wrong_since, ensure_own_sources_since,
+    flows_of_every_kind, in_both_layouts, talk, wait_all_by, wait_dialled,
 };
 
 /// Priorities that make `first` the best WAN and some other the next.
@@ -62,11 +62,7 @@ fn failover_and_back(spec: Spec, first: usize, fault: &Fault) -> Result<()> {
     // shared interface their last words pass for answers to the box's port forwards, which must
     // go back to it as they are: not `other_host`.
     if matches!(fault, AddressGone | InterfaceGone) {
-        for (number, (now, then)) in (1..).zip(topology.all_counts()?.into_iter().zip(before)) {
-            let seen = now.since(then);
-            ensure!(seen.foreign_source == 0, "ISP {number}: {seen:?}");
-        }
-        return Ok(());
+        return ensure_own_sources_since(&topology, &before);
     }
     ensure_nothing_wrong_since(&topology, &before)
 }
