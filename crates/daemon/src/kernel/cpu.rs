@@ -282,3 +282,95 @@ fn writable(path: &Path) -> bool {
     let mode = fs::metadata(path).map(|about| about.permissions().mode()).unwrap_or_default();
     mode & 0o222 != 0 && rustix::fs::access(path, Access::WRITE_OK).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four CPUs, and a card with one queue whose interrupt 45 its mode allows to be moved.
+    struct Machine(PathBuf);
+
+    impl Machine {
+        fn new(name: &str) -> Machine {
+            let id = std::process::id();
+            let root = std::env::temp_dir().join(format!("anywan-files-{name}-{id}"));
+            let _ = fs::remove_dir_all(&root);
+            let machine = Machine(root);
+            for (path, text) in [
+                ("sys/devices/system/cpu/online", "0-3"),
+                ("sys/class/net/eth0/device/irq", "45"),
+                ("sys/class/net/eth0/queues/rx-0/rps_cpus", "0"),
+                ("proc/irq/45/smp_affinity", "f"),
+                ("proc/irq/45/effective_affinity", "4"),
+                ("proc/interrupts", "CPU0 CPU1 CPU2 CPU3\n45: 0 0 9 0 PCI-MSI 1-edge eth0"),
+            ] {
+                machine.write(path, text);
+            }
+            machine
+        }
+
+        fn write(&self, path: &str, text: &str) {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
+            fs::write(path, text).expect("writable");
+        }
+
+        fn say(&self, path: &str) -> String {
+            fs::read_to_string(self.0.join(path)).expect("it is there")
+        }
+
+        fn memory(&self) -> Memory {
+            Memory::open(&self.0)
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn interrupt() -> CpuFile {
+        CpuFile::Interrupt { device: "eth0".to_owned(), irq: 45 }
+    }
+
+    fn read(files: &mut Files, memory: &Memory) -> Cpus {
+        files.read(&BTreeSet::from(["eth0".to_owned()]), memory.cpus())
+    }
+
+    #[test]
+    fn an_interrupt_that_is_refused_is_fixed_until_other_cpus_are_there() {
+        let machine = Machine::new("refused");
+        let (mut files, mut memory) = (Files::new(&machine.0), machine.memory());
+        assert_eq!(read(&mut files, &memory).nics["eth0"].irqs[&45].fixed, None);
+        // A folder cannot be written, as little as an interrupt whose controller cannot move it.
+        let path = machine.0.join("proc/irq/45/smp_affinity");
+        fs::remove_file(&path).and_then(|()| fs::create_dir(&path)).expect("ours");
+        files.set(&mut memory, &interrupt(), "2").expect_err("a folder");
+        fs::remove_dir(&path).expect("empty");
+        machine.write("proc/irq/45/smp_affinity", "f");
+
+        let cpus = read(&mut files, &memory);
+        assert_eq!(cpus.nics["eth0"].irqs[&45].fixed, CpuSet::from_mask("4"));
+        assert!(!cpus.files.contains_key(&interrupt()) && cpus.before.is_empty());
+        machine.write("sys/devices/system/cpu/online", "0-2");
+        assert_eq!(read(&mut files, &memory).nics["eth0"].irqs[&45].fixed, None);
+    }
+
+    #[test]
+    fn an_interrupt_that_is_anothers_by_now_is_forgotten_and_not_written() {
+        let machine = Machine::new("anothers");
+        let (mut files, mut memory) = (Files::new(&machine.0), machine.memory());
+        read(&mut files, &memory);
+        files.set(&mut memory, &interrupt(), "2").expect("writable");
+        assert_eq!(machine.say("proc/irq/45/smp_affinity"), "2");
+        assert_eq!(read(&mut files, &memory).before[&interrupt()], "f");
+
+        machine.write("sys/class/net/eth0/device/irq", "0");
+        machine.write("proc/interrupts", "CPU0 CPU1 CPU2 CPU3\n45: 0 0 9 0 PCI-MSI 1-edge nvme0q1");
+        read(&mut files, &memory);
+        files.restore(&mut memory, &interrupt(), "f").expect("there is nothing to do");
+        assert_eq!(machine.say("proc/irq/45/smp_affinity"), "2");
+        assert!(memory.cpus().is_empty());
+    }
+}

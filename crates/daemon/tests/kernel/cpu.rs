@@ -81,12 +81,13 @@ fn queues_are_seen_as_the_kernel_has_them() {
         pair("a0");
         run("ip link add br0 type bridge");
         run("ip link set many master br0");
-        run("ip link add link a0 name a0.7 type vlan id 7");
-        let found = read(&mut open(state), &["many", "br0", "a0.7", "not-there"]);
-        // A bridge's ports without a device lead to containers; a VLAN's packets come by a0.
-        assert_eq!(found.nics.keys().collect::<Vec<_>>(), ["a0", "many"]);
+        run("ip link add link a0 name mac0 type macvlan");
+        run("ip tuntap add name ppp7 mode tun");
+        let found = read(&mut open(state), &["many", "br0", "mac0", "ppp7", "not-there"]);
+        // A bridge's ports without a device lead to containers; what is for mac0 comes by a0.
+        assert_eq!(found.nics.keys().collect::<Vec<_>>(), ["a0", "many", "ppp7"]);
         let nic = |name: &str| (found.nics[name].receive, found.nics[name].transmit);
-        assert_eq!((nic("a0"), nic("many")), ((1, 1), (4, 4)));
+        assert_eq!([nic("a0"), nic("many"), nic("ppp7")], [(1, 1), (4, 4), (1, 1)]);
         assert!(found.nics.values().all(|nic| !nic.hardware && nic.irqs.is_empty()));
         assert!(found.files.contains_key(&of_queue("a0")), "{:?}", found.files);
         let single = CpuFile::Transmit { device: "a0".into(), queue: 0 };

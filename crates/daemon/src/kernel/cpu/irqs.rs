@@ -58,7 +58,7 @@ impl<'a> Interrupts<'a> {
             let folder = self.root.join(format!("proc/irq/{irq}"));
             let can = !self.refused.contains(&irq) && writable(&folder.join("smp_affinity"));
             let movable = can && !host && waiting.len() == 1;
-            let queue = waiting.first().and_then(|name| queue(name, names));
+            let queue = waiting.first().filter(|_| !host).and_then(|name| queue(name, names));
             // What irqbalance may move next is not known to be anywhere.
             let at = if can && balanced { CpuSet::default() } else { taken(&folder) };
             let irq_of = Irq { queue, fixed: (!movable).then_some(at) };
