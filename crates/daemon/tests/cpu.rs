@@ -13,7 +13,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use anywan_core::desired::spread_over_cpus;
-use anywan_core::observed::Cpus;
+use anywan_core::observed::{CpuFile, CpuSet, Cpus};
 use anywan_daemon::kernel::cpu::Files;
 
 /// A machine's files in a folder of their own, removed at the end.
@@ -167,6 +167,24 @@ machines! {
     server_16_queues_16_cpus
     server_16_queues_32_cpus
     virtual_machine
+}
+
+#[test]
+fn this_machine_is_read_as_it_is_and_nothing_is_wanted_that_it_lacks() {
+    let names = fs::read_dir("/sys/class/net").expect("this is Linux");
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+    let cpus = Files::new(Path::new("/")).read(&names, &BTreeMap::new());
+    let online = fs::read_to_string("/sys/devices/system/cpu/online").expect("there are CPUs");
+    let online = CpuSet::from_list(&online).expect("a list").0;
+    let usable: BTreeSet<u16> = cpus.usable.keys().copied().collect();
+    assert!(!usable.is_empty() && usable.is_subset(&online), "{usable:?} of {online:?}");
+    for (file, value) in spread_over_cpus(&cpus, Some(4096)) {
+        assert!(cpus.files.contains_key(&file), "{file}");
+        if !matches!(file, CpuFile::Flows { .. }) {
+            let set = CpuSet::from_mask(&value).expect("a mask").0;
+            assert!(!set.is_empty() && set.is_subset(&usable), "{file} = {value}");
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use anywan_core::desired::spread_over_cpus;
-use anywan_core::observed::{CpuFile, Cpus};
+use anywan_core::observed::{CpuFile, CpuSet, Cpus, Observed};
 use anywan_core::steps::{Step, expect};
 use anywan_daemon::kernel::Kernel;
 
@@ -30,8 +30,7 @@ fn of_queue(device: &str) -> CpuFile {
 
 /// Applies a step and compares what is read then with what core expects.
 fn contract(kernel: &mut Kernel, of: &[&str], step: &Step) {
-    let mut expected = anywan_core::observed::Observed::default();
-    expected.cpus = read(kernel, of);
+    let mut expected = Observed { cpus: read(kernel, of), ..Observed::default() };
     expect(&mut expected, step);
     kernel.apply(step).expect("it can be written");
     assert_eq!(read(kernel, of), expected.cpus, "after: {step}");
@@ -95,7 +94,7 @@ fn queues_are_seen_as_the_kernel_has_them() {
         let several = CpuFile::Transmit { device: "many".into(), queue: 3 };
         assert!(found.files.contains_key(&several), "{:?}", found.files);
         let cpus = fs::read_to_string("/sys/devices/system/cpu/online").expect("it is there");
-        let cpus = anywan_core::observed::CpuSet::from_list(&cpus).expect("a list");
+        let cpus = CpuSet::from_list(&cpus).expect("a list");
         assert!(!found.usable.is_empty() && found.usable.keys().all(|cpu| cpus.0.contains(cpu)));
     });
 }

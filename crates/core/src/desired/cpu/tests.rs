@@ -1,6 +1,9 @@
 //! Where the work goes, for machines made up here; those of the kernel's `/sys` are beside the
 //! daemon's reader (`crates/daemon/tests/cpu/`).
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use super::*;
 use crate::observed::Core;
 
@@ -238,4 +241,40 @@ fn what_cannot_be_written_is_not_wanted() {
     plug(&mut cpus, "eth0", true, (2, 2), &[(40, movable(None))]);
     cpus.files.clear();
     assert_eq!(spread(&cpus, Some(FLOWS)), BTreeMap::new());
+}
+
+/// A queue's name and the CPU that cannot be left, of an interrupt.
+type DrawnIrq = (Option<u16>, Option<u16>);
+
+proptest! {
+    #[test]
+    fn only_usable_cpus_get_work_whatever_the_files_say_now(
+        count in 0_u16..40,
+        absent in any::<u64>(),
+        balanced in any::<bool>(),
+        nics in vec((any::<bool>(), 0_u16..9, 0_u16..9, vec(any::<DrawnIrq>(), 0..9)), 0..5),
+    ) {
+        let mut cpus = machine(count);
+        cpus.usable.retain(|cpu, core| {
+            core.sibling = cpu % 3 == 1;
+            absent >> cpu & 1 == 0
+        });
+        cpus.balanced = balanced;
+        for (place, (hardware, receive, transmit, drawn)) in (0_u32..).zip(nics) {
+            let irq = |(queue, at): DrawnIrq| Irq { queue, fixed: at.map(|at| set([at % 40])) };
+            let irqs: Vec<(u32, Irq)> = (100 * place..).zip(drawn.into_iter().map(irq)).collect();
+            plug(&mut cpus, &format!("eth{place}"), hardware, (receive, transmit), &irqs);
+        }
+        let wanted = spread(&cpus, Some(FLOWS));
+        for (file, value) in &wanted {
+            if !matches!(file, CpuFile::Flows { .. }) {
+                let set = CpuSet::from_mask(value).expect("a mask").0;
+                prop_assert!(!set.is_empty() && set.iter().all(|cpu| cpus.usable.contains_key(cpu)));
+            }
+            prop_assert!(cpus.files.contains_key(file));
+        }
+        // What was written changes nothing, or the plan would never settle.
+        cpus.files.extend(wanted.clone());
+        prop_assert_eq!(spread(&cpus, Some(FLOWS)), wanted);
+    }
 }
