@@ -89,10 +89,12 @@ fn queues_are_seen_as_the_kernel_has_them() {
         assert_eq!([nic("a0"), nic("many"), nic("ppp7")], [(1, 1), (4, 4), (1, 1)]);
         assert!(found.nics.values().all(|nic| !nic.hardware && nic.irqs.is_empty()));
         assert!(found.files.contains_key(&of_queue("a0")), "{:?}", found.files);
-        let single = CpuFile::Transmit { device: "a0".into(), queue: 0 };
-        assert!(!found.files.contains_key(&single), "one queue has nothing to choose");
         let several = CpuFile::Transmit { device: "many".into(), queue: 3 };
         assert!(found.files.contains_key(&several), "{:?}", found.files);
+        // Senders bring what is for several queues on as many CPUs, and choose among them themselves.
+        let wanted = spread_over_cpus(&found, None);
+        assert!(wanted.keys().all(|file| matches!(file, CpuFile::Receive { queue: 0, .. })));
+        assert!(!wanted.contains_key(&of_queue("many")), "{wanted:?}");
         let cpus = fs::read_to_string("/sys/devices/system/cpu/online").expect("it is there");
         let cpus = CpuSet::from_list(&cpus).expect("a list");
         assert!(!found.usable.is_empty() && found.usable.keys().all(|cpu| cpus.0.contains(cpu)));
