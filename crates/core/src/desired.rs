@@ -1,7 +1,9 @@
-//! The kernel state that follows: routes, rules, parameters, and our nftables table. In:
+//! The kernel state that follows: routes, rules, parameters, our nftables table, and which CPUs
+//! do the work. In:
 //! configuration, facts, choice, and what was observed. Out: [`Desired`], compared with
 //! [`Observed`] by `steps`. Nothing is remembered here.
 
+mod cpu;
 mod maps;
 mod routing;
 mod slots;
@@ -16,8 +18,9 @@ use crate::choose::Choice;
 use crate::config::{Config, Nat, Sticky, Wan};
 use crate::facts::{Numbers, WanFacts, numbered_all};
 use crate::names::{Family, MarkField, PROTOCOL, TableId, WanId};
-use crate::observed::{Elements, Observed, Route, Rule};
+use crate::observed::{CpuFile, Elements, Observed, Route, Rule};
 
+pub use cpu::{spread as spread_over_cpus, watched as watched_interfaces, yields};
 pub use slots::SLOTS;
 pub use sysctl::watched as watched_sysctls;
 
@@ -37,6 +40,10 @@ pub struct Desired {
     pub sysctls: BTreeMap<String, String>,
     /// Kernel parameters that go back to what they were.
     pub restore: BTreeMap<String, String>,
+    /// Files that must say these CPUs.
+    pub cpus: BTreeMap<CpuFile, String>,
+    /// Files that go back to what they said.
+    pub restore_cpus: BTreeMap<CpuFile, String>,
     /// Routes that are left behind in main when we leave, not tagged as ours.
     pub parting: BTreeSet<Route>,
     /// Our nftables table; `None`: there must be none.
@@ -105,6 +112,8 @@ pub fn desire(basis: Basis<'_>) -> Desired {
         rules: routing::rules(basis),
         sysctls: sysctl::values(basis),
         restore: sysctl::obsolete(basis),
+        cpus: cpu::values(basis),
+        restore_cpus: cpu::obsolete(basis),
         parting: BTreeSet::new(),
         table: Some(Table { shape: shape(basis), maps: maps::maps(basis) }),
     }
@@ -137,6 +146,7 @@ pub fn nothing(observed: &Observed) -> Desired {
     let parting = Family::BOTH.into_iter().filter_map(|family| parting_route(observed, family));
     Desired {
         restore: observed.sysctls_before.clone(),
+        restore_cpus: cpu::former(observed),
         parting: parting.collect(),
         ..Desired::default()
     }

@@ -23,7 +23,7 @@ use crate::facts::{self, Kept, Numbers, Obstacle, WanFacts};
 use crate::health::Side;
 use crate::names::{Family, IfIndex, Mac, PerFamily, RulePriority, WanId};
 use crate::observed::{
-    Address, Key, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
+    Address, Cpus, Key, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
 };
 use crate::steps::{Ask, ProbeResult, Step};
 use crate::time::Moment;
@@ -64,6 +64,9 @@ pub enum Event {
         /// The values before ours, of those that we changed.
         before: BTreeMap<String, String>,
     },
+    /// The CPUs, and the queues and interrupts of [`Engine::watched_interfaces`]. Not waited for:
+    /// traffic is steered before it is spread.
+    Cpus(Cpus),
     /// Our nftables table.
     Nft(Nft),
     /// The fate of a probe.
@@ -284,13 +287,18 @@ impl Engine {
 
     /// Whether `config` says what is in force already.
     pub fn follows(&self, config: &Config) -> bool {
-        let Config { lans, wans, router, retiring: _ } = &self.config;
-        (lans, wans, router) == (&config.lans, &config.wans, &config.router)
+        let Config { lans, wans, cpu, router, retiring: _ } = &self.config;
+        (lans, wans, cpu, router) == (&config.lans, &config.wans, &config.cpu, &config.router)
     }
 
     /// The kernel parameters that the daemon should read.
     pub fn watched_sysctls(&self) -> BTreeSet<String> {
         desired::watched_sysctls(&self.config, &self.observed)
+    }
+
+    /// The interfaces whose queues and interrupts the daemon should read.
+    pub fn watched_interfaces(&self) -> BTreeSet<String> {
+        desired::watched_interfaces(&self.config)
     }
 
     /// Whether the kernel is as it should be: traffic is steered.
@@ -335,6 +343,7 @@ impl Engine {
                 self.stale |= replace(&mut self.observed.sysctls, now);
                 self.stale |= replace(&mut self.observed.sysctls_before, before);
             }
+            Event::Cpus(cpus) => self.stale |= replace(&mut self.observed.cpus, cpus),
             Event::Nft(nft) => {
                 self.read.nft = true;
                 self.stale |= replace(&mut self.observed.nft, nft);

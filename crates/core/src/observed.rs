@@ -1,6 +1,7 @@
 //! What the world says, as sorted sets of plain values: read by the daemon, compared here, never
 //! remembered from what we once did. In: dumps of the kernel. Out: facts for every room above.
 
+mod cpu;
 mod flows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Family, IfIndex, Mac, RulePriority, TableId};
 
+pub use cpu::{Core, CpuFile, CpuSet, Cpus, Irq, Nic};
 pub use flows::{TcpFlow, Traffic};
 
 /// All facts about the kernel, as last read.
@@ -32,6 +34,8 @@ pub struct Observed {
     pub sysctls: BTreeMap<String, String>,
     /// What the parameters that we changed were before (kept in the state directory).
     pub sysctls_before: BTreeMap<String, String>,
+    /// The CPUs, and the queues and interrupts of interfaces.
+    pub cpus: Cpus,
     /// Our nftables table.
     pub nft: Nft,
 }

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Target;
 use crate::names::{Family, IfIndex, Mark, WanId};
-use crate::observed::{Elements, Key, Observed, Route, Rule, RuleAction, Structure, TcpFlow};
+use crate::observed::{
+    CpuFile, Elements, Key, Observed, Route, Rule, RuleAction, Structure, TcpFlow,
+};
 
 pub use diff::diff;
 
@@ -33,6 +35,21 @@ pub enum Step {
         /// The path.
         path: String,
         /// The value that it had before us.
+        value: String,
+    },
+    /// Says which CPUs serve a queue or an interrupt; what the file said before ours is remembered
+    /// in the state directory.
+    SetCpus {
+        /// The file.
+        file: CpuFile,
+        /// What it is to say.
+        value: String,
+    },
+    /// Writes back what such a file said, and forgets it.
+    RestoreCpus {
+        /// The file.
+        file: CpuFile,
+        /// What it said before us.
         value: String,
     },
     /// Replaces our whole nftables table in one transaction.
@@ -208,6 +225,18 @@ pub fn expect(observed: &mut Observed, step: &Step) {
             observed.sysctls.insert(path.clone(), value.clone());
             observed.sysctls_before.remove(path);
         }
+        Step::SetCpus { file, value } => {
+            let cpus = &mut observed.cpus;
+            let before = cpus.files.insert(file.clone(), value.clone()).unwrap_or_default();
+            cpus.before.entry(file.clone()).or_insert(before);
+        }
+        Step::RestoreCpus { file, value } => {
+            // One that went away with its interface is only forgotten.
+            if let Some(now) = observed.cpus.files.get_mut(file) {
+                now.clone_from(value);
+            }
+            observed.cpus.before.remove(file);
+        }
         Step::ReplaceTable { fingerprint, maps, .. } => {
             observed.nft.structure = Structure::Intact(*fingerprint);
             observed.nft.maps.clone_from(maps);
@@ -252,6 +281,8 @@ impl fmt::Display for Step {
             Step::RestoreSysctl { path, value } => {
                 write!(f, "put back {} = {value}", path.replace('/', "."))
             }
+            Step::SetCpus { file, value } => write!(f, "set {file} = {value}"),
+            Step::RestoreCpus { file, value } => write!(f, "put back {file} = {value}"),
             Step::ReplaceTable { .. } => f.write_str("load nftables table inet anywan"),
             Step::ChangeElements(changes) => {
                 f.write_str("change nftables elements: ")?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anywan_core::choose::{Choice, Sides, choose};
 use anywan_core::config::{
-    AllDown, Config, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Wan,
+    AllDown, Config, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Wan,
 };
 use anywan_core::desired::{Basis, Desired, desire, nothing};
 use anywan_core::facts::{self, Numbers, WanFacts, assign_numbers};
@@ -99,6 +99,7 @@ fn config(draws: &[Draw]) -> Config {
         lans: vec![Lan { interface: "eth0".to_owned(), inbound: Inbound::Drop }],
         wans: wans.collect(),
         retiring: Vec::new(),
+        cpu: Cpu::Auto,
         router: Router {
             all_down: AllDown::Refuse,
             sticky: Sticky::Flow,

@@ -10,6 +10,8 @@
 //! own.
 
 mod conntrack;
+#[doc(hidden)]
+pub mod cpu;
 mod error;
 mod links;
 mod monitor;
@@ -30,7 +32,7 @@ use std::path::Path;
 
 use anywan_core::names::{Family, IfIndex, Mac, Mark, RulePriority, WanId};
 use anywan_core::observed::{
-    Address, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
+    Address, Cpus, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
 };
 use anywan_core::steps::Step;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -48,6 +50,7 @@ pub struct Kernel {
     route_dumps: Conn,
     netfilter: Conn,
     memory: Memory,
+    cpu_files: cpu::Files,
     table: nft::Table,
     waker: wake::Waker,
 }
@@ -67,6 +70,7 @@ impl Kernel {
             route_dumps: open("rtnetlink", NETLINK_ROUTE)?,
             netfilter: open("nfnetlink", NETLINK_NETFILTER)?,
             memory: Memory::open(state_dir),
+            cpu_files: cpu::Files::new(Path::new("/")),
             table: nft::Table::default(),
             waker: wake::Waker::default(),
         };
@@ -85,7 +89,8 @@ impl Kernel {
         }
     }
 
-    /// Everything at once, with the kernel parameters of these paths, and nothing from memory.
+    /// Everything at once, with the kernel parameters of these paths, and nothing from memory; of
+    /// the CPUs only what goes back to what it was.
     pub fn observe<P: AsRef<str>>(
         &mut self,
         sysctls: impl IntoIterator<Item = P>,
@@ -100,6 +105,7 @@ impl Kernel {
             neighbours: self.neighbours()?,
             sysctls: self.sysctls(sysctls)?,
             sysctls_before: self.sysctls_before().clone(),
+            cpus: self.cpus(&BTreeSet::new())?,
             nft: self.nft()?,
         })
     }
@@ -158,6 +164,17 @@ impl Kernel {
         self.memory.sysctls()
     }
 
+    /// The CPUs, and the queues and interrupts of these interfaces. Takes milliseconds: to be read
+    /// when nothing else is to be done. Nothing, where `/sys` is not of our network namespace.
+    pub fn cpus(&mut self, interfaces: &BTreeSet<String>) -> Result<Cpus, KernelError> {
+        let before = self.memory.cpus();
+        let asked = !interfaces.is_empty() || !before.is_empty();
+        if asked && !cpu::shows(&links::read_links(&mut self.route)?) {
+            return Ok(Cpus { before: before.clone(), ..Cpus::default() });
+        }
+        Ok(self.cpu_files.read(interfaces, before))
+    }
+
     /// Our nftables table. Cheap when nobody committed anything since it was last read.
     pub fn nft(&mut self) -> Result<Nft, KernelError> {
         self.table.read(&mut self.netfilter, &self.memory)
@@ -168,6 +185,10 @@ impl Kernel {
         match step {
             Step::SetSysctl { path, value } => sysctl::set(&mut self.memory, path, value),
             Step::RestoreSysctl { path, value } => sysctl::restore(&mut self.memory, path, value),
+            Step::SetCpus { file, value } => self.cpu_files.set(&mut self.memory, file, value),
+            Step::RestoreCpus { file, value } => {
+                self.cpu_files.restore(&mut self.memory, file, value)
+            }
             Step::ReplaceTable { fingerprint, text, .. } => {
                 self.table.replace(&mut self.netfilter, &mut self.memory, *fingerprint, text)
             }

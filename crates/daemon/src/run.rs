@@ -33,6 +33,9 @@ use hand::{Follower, gone};
 const ROUNDS_MAX: usize = 6;
 /// Everything is read again this often, whether the kernel told of changes or not.
 const REREAD: Duration = Duration::from_secs(30);
+/// The CPUs' work is looked at so long after an interface came or changed: it comes with several
+/// messages, and whatever else it brings goes first.
+const CPUS_AFTER: Duration = Duration::from_millis(200);
 /// So soon after a reading that failed.
 const REREAD_FAILED: Duration = Duration::from_millis(250);
 /// Requests that wait for the loop.
@@ -89,6 +92,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         waking,
         follower: None,
         unread: false,
+        cpus_at: None,
     };
     daemon.keep();
     daemon.reread_all();
@@ -173,6 +177,8 @@ struct Daemon {
     follower: Option<Follower>,
     /// Some reading has failed, and not been made up for.
     unread: bool,
+    /// When the CPUs' work is to be looked at again.
+    cpus_at: Option<Moment>,
 }
 
 struct Signals {
@@ -202,8 +208,8 @@ impl Daemon {
         let mut signals = Signals::new()?;
         let mut reread_at = self.clock.now() + REREAD;
         while !self.engine.left() {
-            let next = [self.engine.poll_deadline(), self.waking.next()].into_iter().flatten();
-            let wait = next.fold(reread_at, Moment::min);
+            let next = [self.engine.poll_deadline(), self.waking.next(), self.cpus_at];
+            let wait = next.into_iter().flatten().fold(reread_at, Moment::min);
             tokio::select! {
                 biased;
                 _ = signals.terminate.recv() => break,
@@ -234,6 +240,7 @@ impl Daemon {
             }
             self.settle();
             self.go_on_waking();
+            self.look_at_cpus();
         }
         self.end_drill("the daemon ends");
         Ok(())
@@ -273,6 +280,16 @@ impl Daemon {
         touched
     }
 
+    /// Reads the CPUs' work if it is time, and has it spread: after everything that traffic waits
+    /// for.
+    fn look_at_cpus(&mut self) {
+        if self.cpus_at.is_some_and(|at| at <= self.clock.now()) {
+            self.cpus_at = None;
+            self.reread(Hints { cpus: true, ..Hints::default() });
+            self.settle();
+        }
+    }
+
     fn reread_all(&mut self) {
         self.reread(Hints { overrun: true, ..Hints::default() });
     }
@@ -297,8 +314,16 @@ impl Daemon {
     }
 
     fn try_reread(&mut self, hints: Hints) -> Result<(), KernelError> {
+        if hints.overrun || hints.links {
+            let soon = self.clock.now() + CPUS_AFTER;
+            self.cpus_at = Some(self.cpus_at.unwrap_or(soon));
+        }
         if hints.overrun {
             return self.try_reread_all();
+        }
+        if hints.cpus {
+            let cpus = self.kernel.cpus(&self.engine.watched_interfaces())?;
+            self.handle(Event::Cpus(cpus));
         }
         if hints.links {
             let links = self.kernel.links()?;
@@ -375,6 +400,7 @@ impl Daemon {
             }
             RequestKind::Drill { wan, span, lines } => reply.drill(self.drill(wan, span, lines)),
             RequestKind::Down => {
+                self.reread(Hints { cpus: true, ..Hints::default() });
                 self.handle(Event::Leave);
                 self.settle();
                 reply.down(self.engine.left())
@@ -438,6 +464,7 @@ fn touched_by(step: &Step) -> Hints {
     let mut hints = Hints::default();
     match step {
         Step::SetSysctl { .. } | Step::RestoreSysctl { .. } => hints.sysctls = true,
+        Step::SetCpus { .. } | Step::RestoreCpus { .. } => hints.cpus = true,
         // Connection tracking and its parameters come with the first rule that needs them.
         Step::ReplaceTable { .. } => (hints.nft, hints.sysctls) = (true, true),
         Step::ChangeElements(_) | Step::DeleteTable => hints.nft = true,

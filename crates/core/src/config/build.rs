@@ -8,7 +8,7 @@ use toml::de::DeValue;
 
 use super::keys;
 use super::model::{
-    AllDown, Config, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target, Wan,
+    AllDown, Config, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target, Wan,
 };
 use super::value::{self, Value};
 use super::walk::{Draft, Fields};
@@ -21,6 +21,7 @@ pub(super) fn config(draft: &Draft) -> Option<Config> {
         lans: draft.lans.iter().map(lan).collect::<Option<_>>()?,
         wans: wans.map(|(fields, own)| wan(fields, own, &draft.health)).collect::<Option<_>>()?,
         retiring: Vec::new(),
+        cpu: cpu(&draft.top)?,
         router: router(&draft.router)?,
     })
 }
@@ -101,6 +102,14 @@ impl Layers<'_> {
 const BUDGET_METERED: u64 = 30_000_000;
 /// How long established connections may stay on a metered WAN.
 const LINGER_METERED: Duration = Duration::from_secs(300);
+
+fn cpu(fields: &Fields) -> Option<Cpu> {
+    let only = [fields];
+    Some(match Layers(&only, "").word("cpu")? {
+        "off" => Cpu::Off,
+        _ => Cpu::Auto,
+    })
+}
 
 fn lan(fields: &Fields) -> Option<Lan> {
     let only = [fields];

@@ -89,9 +89,10 @@ impl Section {
     }
 }
 
-/// The section of this path; only for paths that the parser itself names.
+/// The section of this path, empty for the top of the file; only for paths that the parser itself
+/// names.
 pub(super) fn section(path: &str) -> Option<&'static Section> {
-    SECTIONS.iter().find(|section| section.path == path)
+    SECTIONS.iter().chain([&TOP]).find(|section| section.path == path)
 }
 
 /// The sections directly inside the one of this path; an empty path is the top of the file.
@@ -124,11 +125,6 @@ pub(super) const LATER: &[Later] = &[
     },
     Later {
         section: "",
-        name: "cpu",
-        hint: "remove it; irqbalance can spread interrupts over the cores",
-    },
-    Later {
-        section: "",
         name: "web",
         hint: "remove it; `anywan status` shows the state, `anywan status --json` to programs",
     },
@@ -149,6 +145,23 @@ pub(super) const LATER: &[Later] = &[
         hint: "remove it: let the system run pppd, and name its interface, e.g. \"ppp0\"",
     },
 ];
+
+/// What stands above the first section.
+pub(super) const TOP: Section = Section {
+    path: "",
+    many: false,
+    doc: "These keys stand above the first section.",
+    keys: &[Key {
+        name: "cpu",
+        kind: Kind::Words(&[
+            Word("auto", "over all CPUs"),
+            Word("off", "as it is: nothing is touched, and what was changed is put back"),
+        ]),
+        default: Some("\"auto\""),
+        doc: "How the work of the interfaces (interrupts, received and sent packets) is spread.",
+        aliases: &["cpus", "rps", "irq", "irqbalance", "affinity"],
+    }],
+};
 
 /// Every section, a section before those inside it.
 pub(super) const SECTIONS: &[Section] = &[

@@ -23,8 +23,19 @@ pub struct Config {
     /// new ones are not placed there. Never in a file; the engine fills it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retiring: Vec<Wan>,
+    /// Whether the work of the interfaces is spread over the CPUs.
+    pub cpu: Cpu,
     /// Settings of the router as a whole.
     pub router: Router,
+}
+
+/// Who says which CPUs do the work of the interfaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cpu {
+    /// It is spread over all of them.
+    Auto,
+    /// Somebody else, or nobody.
+    Off,
 }
 
 /// A network served.

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::fault::CODES;
-use super::keys::{Key, Kind, LATER, MAX_TARGETS, SECTIONS, Section, Word};
+use super::keys::{Key, Kind, LATER, MAX_TARGETS, SECTIONS, Section, TOP, Word};
 use super::{bytes, duration};
 use crate::names::Family;
 
@@ -47,6 +47,8 @@ const TOGETHER: &str = "
 /// The reference, as Markdown that ends with a newline.
 pub fn reference() -> String {
     let mut out = String::from(HEAD);
+    let _ = write!(out, "\n## Above the first section\n\n{}\n", TOP.doc);
+    table(&mut out, &TOP);
     for section in SECTIONS {
         let _ = write!(out, "\n## `{}`\n\n{}\n", section.header(), section.doc);
         if section.path == "wan.health" {

@@ -6,7 +6,7 @@ use super::keys::{self, Key, Kind, MAX_TARGETS, Section, Word};
 
 /// The JSON schema (2020-12), as text that ends with a newline.
 pub fn schema() -> String {
-    let mut root = object("", &[]);
+    let mut root = object("", keys::TOP.keys);
     let head = [
         ("$schema", json!("https://json-schema.org/draft/2020-12/schema")),
         ("title", json!("anywan")),

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::fault::{Fault, Faults, Wrong, quoted};
-use super::keys::{self, Key, LATER, SECTIONS, Section};
+use super::keys::{self, Key, LATER, SECTIONS, Section, TOP};
 use super::near::nearest;
 use super::syntax::Document;
 use super::types::wrong_type;
@@ -18,6 +18,8 @@ use super::value::{self, Value};
 /// What could be read of a file.
 #[derive(Debug)]
 pub(super) struct Draft {
+    /// The keys above the first section.
+    pub(super) top: Fields,
     pub(super) lans: Vec<Fields>,
     pub(super) wans: Vec<Fields>,
     /// The `[wan.health]` of each WAN.
@@ -74,12 +76,11 @@ impl Fields {
 /// Walks a document.
 pub(super) fn walk(document: &Document<'_>, faults: &mut Faults) -> Draft {
     let mut walk = Walk { document, faults };
-    if !document.torn {
-        walk.unknown("", "", &document.root);
-    }
+    let top = walk.above();
     let lans = walk.rows("lan");
     let wans = walk.rows("wan");
     Draft {
+        top,
         lans: lans.iter().map(|row| walk.fields("lan", row)).collect(),
         wan_health: wans.iter().map(|row| walk.inner("wan.health", row)).collect(),
         wans: wans.iter().map(|row| walk.fields("wan", row)).collect(),
@@ -183,6 +184,16 @@ impl<'d> Walk<'d, '_> {
         self.faults.push(wrong.at(at, value.span()));
     }
 
+    /// The keys above the first section. Not read where the text is torn: then what stands there
+    /// may belong elsewhere.
+    fn above(&mut self) -> Fields {
+        if self.document.torn {
+            return Fields::default();
+        }
+        let table = &self.document.root;
+        self.fields("", &Row { at: String::new(), span: 0..0, table })
+    }
+
     /// A section that is written once, at the top of the file.
     fn top(&mut self, path: &'static str) -> Fields {
         let Document { root, .. } = self.document;
@@ -231,7 +242,7 @@ impl<'d> Walk<'d, '_> {
                 }
                 continue;
             };
-            let at = format!("{}.{}", row.at, key.name);
+            let at = within(&row.at, key.name);
             let found = if self.document.is_broken(&value.span()) {
                 None
             } else {
@@ -273,10 +284,14 @@ impl<'d> Walk<'d, '_> {
             }
             let shown = quoted(typed);
             let shown = shown.trim_matches('`');
-            let at = if at.is_empty() { shown.to_owned() } else { format!("{at}.{shown}") };
-            self.faults.push(unknown_key(path, typed).at(at, name.span()));
+            self.faults.push(unknown_key(path, typed).at(within(at, shown), name.span()));
         }
     }
+}
+
+/// A key's place: that of its section, and its name.
+fn within(at: &str, name: &str) -> String {
+    if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }
 }
 
 /// What to say of a key that does not exist in the section of this path.
@@ -286,8 +301,8 @@ fn unknown_key(path: &'static str, typed: &str) -> Wrong {
         return Wrong::new("config.not-yet", what, later.hint);
     }
     let place = match keys::section(path) {
-        Some(section) => format!("in {}", section.header()),
-        None => "at the top of the file".to_owned(),
+        Some(section) if !path.is_empty() => format!("in {}", section.header()),
+        Some(_) | None => "at the top of the file".to_owned(),
     };
     let what = format!("there is no key {} {place}", quoted(typed));
     Wrong::new("config.unknown-key", what, advice(path, typed))
@@ -305,10 +320,14 @@ fn is_known(path: &str, typed: &str) -> bool {
         || keys::children(path).any(|child| child.name() == typed)
 }
 
-/// The headers of the sections that have this key.
+/// Where there is a key of this name.
 fn homes(typed: &str) -> Vec<String> {
-    let sections = SECTIONS.iter().filter(|section| section.key(typed).is_some());
-    sections.map(Section::header).collect()
+    let sections = SECTIONS.iter().chain([&TOP]).filter(|section| section.key(typed).is_some());
+    let place = |section: &Section| match section.path {
+        "" => "at the top of the file, above the first section".to_owned(),
+        _ => format!("in {}", section.header()),
+    };
+    sections.map(place).collect()
 }
 
 /// The key or section that an unknown one was probably meant to be.
@@ -325,7 +344,7 @@ fn meant(path: &str, typed: &str) -> Option<&'static str> {
 fn advice(path: &str, typed: &str) -> String {
     let homes = homes(typed);
     if !homes.is_empty() {
-        return format!("`{typed}` belongs in {}", homes.join(" or "));
+        return format!("`{typed}` belongs {}", homes.join(" or "));
     }
     if let Some(near) = meant(path, typed) {
         return match keys::children(path).find(|section| section.name() == near) {

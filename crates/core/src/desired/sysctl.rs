@@ -3,10 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Basis;
-use crate::config::Config;
+use super::{Basis, cpu};
+use crate::config::{Config, Cpu};
 use crate::names::Family;
-use crate::observed::Observed;
+use crate::observed::{CpuFile, Observed};
 
 /// Parameters that have one value wherever anywan runs.
 const EVERYWHERE: [(&str, &str); 6] = [
@@ -36,6 +36,9 @@ pub fn watched(config: &Config, observed: &Observed) -> BTreeSet<String> {
         for name in ["ipv6/conf/*/accept_ra", "ipv6/conf/*/ignore_routes_with_linkdown"] {
             paths.insert(format!("net/{}", name.replace('*', device)));
         }
+    }
+    if config.cpu == Cpu::Auto {
+        paths.insert(cpu::FLOW_ENTRIES.to_owned());
     }
     paths.extend(observed.sysctls_before.keys().cloned());
     paths
@@ -80,6 +83,12 @@ pub(super) fn values(basis: Basis<'_>) -> BTreeMap<String, String> {
             want(format!("net/ipv4/conf/{device}/send_redirects"), "0");
         }
     }
+    let flows = |file: &CpuFile| matches!(file, CpuFile::Flows { .. });
+    if let Some(entries) = cpu::flow_entries(basis.observed) {
+        if cpu::values(basis).keys().any(flows) {
+            want(cpu::FLOW_ENTRIES.to_owned(), &entries.to_string());
+        }
+    }
     values
 }
 
@@ -92,6 +101,7 @@ pub(super) fn obsolete(basis: Basis<'_>) -> BTreeMap<String, String> {
         .sysctls_before
         .iter()
         .filter(|(path, _)| !wanted.contains_key(*path) && !still_ours(path, &devices))
+        .filter(|(path, _)| *path != cpu::FLOW_ENTRIES || !unread(basis))
         .filter(|(path, _)| basis.observed.sysctls.contains_key(*path))
         .map(|(path, value)| (path.clone(), value.clone()))
         .collect()
@@ -103,6 +113,11 @@ fn still_ours(path: &str, devices: &BTreeSet<&str>) -> bool {
     let mut parts = path.rsplit('/');
     let (leaf, device) = (parts.next(), parts.next());
     matches!(leaf, Some("rp_filter" | "accept_ra")) && device.is_some_and(|d| devices.contains(d))
+}
+
+/// Which CPUs there are is read last: until then nobody knows whether they are needed.
+fn unread(basis: Basis<'_>) -> bool {
+    basis.config.cpu == Cpu::Auto && basis.observed.cpus.usable.is_empty()
 }
 
 /// The interfaces of WANs that exist now, each once.

@@ -6,6 +6,7 @@ use super::{Engine, Happening, NOTICES_MAX};
 use crate::api::{API_VERSION, FamilyStatus, Problem, State, Status, WanStatus};
 use crate::choose::{Choice, FamilyChoice};
 use crate::config::{Gateway, Wan};
+use crate::desired;
 use crate::facts::{Obstacle, SideFacts};
 use crate::names::{Family, PROTOCOL, TableId, WanId};
 use crate::observed::Route;
@@ -151,6 +152,14 @@ impl Engine {
                     "`ip link` lists the interfaces there are",
                 ));
             }
+        }
+        if desired::yields(&self.config, &self.observed.cpus) {
+            problems.insert(problem(
+                "cpu.irqbalance",
+                "cpu",
+                "irqbalance is running, so interrupts are left to it",
+                "nothing is wrong; stop irqbalance to have anywan place them",
+            ));
         }
         for (step, error) in self.attempts.troubles() {
             problems.insert(problem(

@@ -1,5 +1,6 @@
 //! The engine against a world that does exactly what steps say: `expect`.
 
+mod cpu;
 mod hand;
 
 use std::collections::VecDeque;
@@ -7,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::*;
-use crate::config::{AllDown, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target};
+use crate::config::{AllDown, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target};
 use crate::names::{MarkField, RulePriority, TableId, Weight};
 use crate::observed::{Hop, Structure};
 use crate::steps::{Failure, expect};
@@ -66,6 +67,7 @@ fn config(wans: Vec<Wan>) -> Config {
         lans: vec![Lan { interface: "eth0".to_owned(), inbound: Inbound::Drop }],
         wans,
         retiring: Vec::new(),
+        cpu: Cpu::Auto,
         router: Router {
             all_down: AllDown::Refuse,
             sticky: Sticky::Flow,
@@ -154,6 +156,7 @@ impl World {
             Event::Neighbours(k.neighbours),
             Event::Sysctls { now: k.sysctls, before: k.sysctls_before },
             Event::Nft(k.nft),
+            Event::Cpus(k.cpus),
         ] {
             self.engine.handle(event, self.now);
         }

@@ -12,7 +12,8 @@
 //!    where they should;
 //! 6. routes that replace one, old rules, old routes;
 //! 7. elements that say a WAN is lost: a client that is told to start anew finds the new way;
-//! 8. parameters that go back.
+//! 8. parameters that go back;
+//! 9. which CPUs do the work: nothing depends on it.
 
 use std::collections::BTreeSet;
 
@@ -52,7 +53,18 @@ pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
     steps.extend(
         back.map(|(path, value)| Step::RestoreSysctl { path: path.clone(), value: value.clone() }),
     );
+    steps.extend(cpus(observed, desired));
     steps
+}
+
+/// What goes back first: it may stand in the way of what is wanted now.
+fn cpus<'a>(observed: &'a Observed, desired: &'a Desired) -> impl Iterator<Item = Step> + 'a {
+    let back = desired.restore_cpus.iter();
+    let wrong =
+        desired.cpus.iter().filter(|(file, value)| observed.cpus.files.get(*file) != Some(*value));
+    back.map(|(file, value)| Step::RestoreCpus { file: file.clone(), value: value.clone() }).chain(
+        wrong.map(|(file, value)| Step::SetCpus { file: file.clone(), value: value.clone() }),
+    )
 }
 
 /// Parameters that are wrong: those to set at once, and those that begin to forward.

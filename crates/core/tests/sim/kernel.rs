@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anywan_core::config::Config;
 use anywan_core::names::{Family, IfIndex, Mac, Mark, MarkField, PROTOCOL, TableId, WanId};
 use anywan_core::observed::{
-    Address, Hop, Key, Link, Neighbour, Observed, Route, Rule, RuleAction,
+    Address, CpuFile, Hop, Key, Link, Neighbour, Nic, Observed, Route, Rule, RuleAction,
 };
 use anywan_core::steps::{Step, expect};
 
@@ -28,10 +28,11 @@ pub(crate) enum Part {
     Neighbours,
     Sysctls,
     Nft,
+    Cpus,
 }
 
 impl Part {
-    pub(crate) const ALL: [Part; 7] = [
+    pub(crate) const ALL: [Part; 8] = [
         Part::Links,
         Part::Addresses,
         Part::Routes,
@@ -39,6 +40,7 @@ impl Part {
         Part::Neighbours,
         Part::Sysctls,
         Part::Nft,
+        Part::Cpus,
     ];
 }
 
@@ -52,6 +54,7 @@ impl Kernel {
     /// A kernel as other programs have set it up for these lines; nothing of ours.
     pub(crate) fn new(lines: &[Line], faults: &[Fault]) -> Kernel {
         let mut kernel = Kernel { is: Observed::default() };
+        kernel.has_four_cpus();
         for path in [
             "net/ipv4/ip_forward",
             "net/ipv4/fib_multipath_hash_policy",
@@ -166,10 +169,21 @@ impl Kernel {
             (Part::Neighbours, now.neighbours != before.neighbours),
             (Part::Sysctls, now.sysctls != before.sysctls),
             (Part::Nft, now.nft != before.nft),
+            (Part::Cpus, now.cpus != before.cpus),
         ]
         .into_iter()
         .filter_map(|(part, changed)| changed.then_some(part))
         .collect()
+    }
+
+    /// Four CPUs, and a LAN with one queue that they may share.
+    fn has_four_cpus(&mut self) {
+        let cpus = &mut self.is.cpus;
+        cpus.usable = (0..4).map(|cpu| (cpu, Default::default())).collect();
+        let nic = Nic { receive: 1, transmit: 1, ..Nic::default() };
+        cpus.nics.insert("eth0".to_owned(), nic);
+        let file = CpuFile::Receive { device: "eth0".to_owned(), queue: 0 };
+        cpus.files.insert(file, "0".to_owned());
     }
 
     /// Carries a step out; says what it touched, as the daemon does.
@@ -181,6 +195,7 @@ impl Kernel {
     pub(crate) fn touched_by(step: &Step) -> BTreeSet<Part> {
         match step {
             Step::SetSysctl { .. } | Step::RestoreSysctl { .. } => BTreeSet::from([Part::Sysctls]),
+            Step::SetCpus { .. } | Step::RestoreCpus { .. } => BTreeSet::from([Part::Cpus]),
             Step::ReplaceTable { .. } => BTreeSet::from([Part::Nft, Part::Sysctls]),
             Step::ChangeElements(_) | Step::DeleteTable => BTreeSet::from([Part::Nft]),
             Step::PutRoute(_) | Step::DeleteRoute(_) => BTreeSet::from([Part::Routes]),

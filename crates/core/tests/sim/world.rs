@@ -384,7 +384,7 @@ impl World {
         let links = parts.contains(&Part::Links);
         let addresses = links || parts.contains(&Part::Addresses);
         let reads = |part: Part| match part {
-            Part::Links | Part::Rules | Part::Nft => parts.contains(&part),
+            Part::Links | Part::Rules | Part::Nft | Part::Cpus => parts.contains(&part),
             Part::Addresses => addresses,
             Part::Routes => addresses || parts.contains(&part),
             Part::Neighbours | Part::Sysctls => links || parts.contains(&part),
@@ -402,6 +402,7 @@ impl World {
                 before: is.sysctls_before.clone(),
             },
             Part::Nft => Event::Nft(is.nft.clone()),
+            Part::Cpus => Event::Cpus(is.cpus.clone()),
         };
         Part::ALL.into_iter().filter(|part| reads(*part)).map(read).collect()
     }

@@ -43,6 +43,15 @@ pub enum KernelError {
         /// The path.
         path: String,
     },
+    /// A file that says which CPUs serve something could not be written.
+    #[error("{what}")]
+    Cpus {
+        /// The operation and the file.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// `nft` could not be run.
     #[error("run nft to load our table\n\nhint: install the package nftables (nft 1.0.6 or newer)")]
     NftRun {
@@ -75,6 +84,7 @@ impl KernelError {
             KernelError::NftDeadline { .. } => true,
             KernelError::Sysctl { .. }
             | KernelError::SysctlPath { .. }
+            | KernelError::Cpus { .. }
             | KernelError::NftRun { .. }
             | KernelError::NftRefused { .. } => false,
         }

@@ -54,6 +54,8 @@ pub struct Hints {
     pub neighbours: bool,
     /// The kernel parameters of interfaces (forwarding, rp_filter, ...; not all announce changes).
     pub sysctls: bool,
+    /// The CPUs, and the queues and interrupts of interfaces: no message tells of them.
+    pub cpus: bool,
     /// The nftables rule set: somebody committed a transaction.
     pub nft: bool,
     /// Events were lost: everything.
@@ -75,6 +77,7 @@ impl BitOrAssign for Hints {
         self.rules |= other.rules;
         self.neighbours |= other.neighbours;
         self.sysctls |= other.sysctls;
+        self.cpus |= other.cpus;
         self.nft |= other.nft;
         self.overrun |= other.overrun;
     }

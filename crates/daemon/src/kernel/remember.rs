@@ -1,6 +1,6 @@
-//! What must outlive the daemon: the first values of kernel parameters, and what our nftables
-//! table looked like when we loaded it. Two small JSON files in the state directory, each written
-//! beside and renamed. Both describe the running kernel only, so they are void after a reboot (and
+//! What must outlive the daemon: the first values of kernel parameters, which CPUs did what before
+//! us, and what our nftables table looked like when we loaded it. Small JSON files in the state
+//! directory, each written beside and renamed. All describe the running kernel only, so they are void after a reboot (and
 //! in another network namespace), and need no fsync. A full disk or a read-only directory costs
 //! the memory, never the change itself.
 
@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use anywan_core::observed::CpuFile;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
@@ -35,12 +36,18 @@ struct Before {
     before: BTreeMap<String, String>,
 }
 
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct CpusBefore {
+    before: BTreeMap<CpuFile, String>,
+}
+
 /// The memory of one state directory.
 #[derive(Debug)]
 pub(crate) struct Memory {
     directory: PathBuf,
     about: String,
     sysctls: BTreeMap<String, String>,
+    cpus: BTreeMap<CpuFile, String>,
     table: Option<Loaded>,
 }
 
@@ -50,8 +57,10 @@ impl Memory {
         let directory = directory.to_owned();
         let about = about();
         let sysctls: Option<Before> = read(&directory.join("sysctls.json"), &about);
+        let cpus: Option<CpusBefore> = read(&directory.join("cpus.json"), &about);
         let table = read(&directory.join("table.json"), &about);
-        Memory { directory, about, sysctls: sysctls.unwrap_or_default().before, table }
+        let (sysctls, cpus) = (sysctls.unwrap_or_default().before, cpus.unwrap_or_default().before);
+        Memory { directory, about, sysctls, cpus, table }
     }
 
     /// The values before our first change, by path.
@@ -71,6 +80,26 @@ impl Memory {
     pub(crate) fn forget_sysctl(&mut self, path: &str) {
         if self.sysctls.remove(path).is_some() {
             self.write_sysctls();
+        }
+    }
+
+    /// What the files that we changed said before.
+    pub(crate) fn cpus(&self) -> &BTreeMap<CpuFile, String> {
+        &self.cpus
+    }
+
+    /// Remembers what a file says, unless something earlier is remembered.
+    pub(crate) fn remember_cpus(&mut self, file: &CpuFile, value: String) {
+        if !self.cpus.contains_key(file) {
+            self.cpus.insert(file.clone(), value);
+            self.write_cpus();
+        }
+    }
+
+    /// Forgets what a file said.
+    pub(crate) fn forget_cpus(&mut self, file: &CpuFile) {
+        if self.cpus.remove(file).is_some() {
+            self.write_cpus();
         }
     }
 
@@ -96,6 +125,10 @@ impl Memory {
 
     fn write_sysctls(&self) {
         self.write("sysctls.json", Before { before: self.sysctls.clone() });
+    }
+
+    fn write_cpus(&self) {
+        self.write("cpus.json", CpusBefore { before: self.cpus.clone() });
     }
 
     fn write<T: Serialize>(&self, name: &str, what: T) {

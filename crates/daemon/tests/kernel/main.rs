@@ -4,6 +4,7 @@
 //! Every test has a fresh network namespace on its own thread. They need root, and fail without.
 
 mod conntrack;
+mod cpu;
 mod flows;
 mod hosts;
 mod links;

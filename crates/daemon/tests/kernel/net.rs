@@ -52,6 +52,16 @@ pub(crate) fn fresh_network(test: impl FnOnce(&StateDir) + Send) {
     }
 }
 
+/// Has `/sys` show the network namespace of this thread, in a mount namespace of its own, as
+/// `ip netns exec` does.
+pub(crate) fn mount_sys() {
+    // SAFETY: only the mounts (and with them the working directory) of this thread are unshared.
+    #[expect(unsafe_code, reason = "there is no safe way to enter a namespace")]
+    unsafe { unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.expect("root may");
+    run("mount --make-rprivate /");
+    run("mount -t sysfs sysfs /sys");
+}
+
 /// Runs a command line (words at blanks), and returns what it prints.
 pub(crate) fn run(line: &str) -> String {
     let mut words = line.split_whitespace();

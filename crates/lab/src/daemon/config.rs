@@ -8,6 +8,8 @@ use crate::topology::{Family, TARGETS, Topology};
 /// A config file.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// What stands above the first section.
+    pub top: Keys,
     /// `[[lan]]`: interface, then other keys.
     pub lans: Vec<(String, Keys)>,
     /// `[[wan]]`.
@@ -60,6 +62,7 @@ impl Config {
             r#"["{first4}", "tcp://{second4}:{ECHO}", "{first6}", "tcp://[{second6}]:{ECHO}"]"#
         );
         Config {
+            top: vec![],
             lans: vec![(topology.lan_interface().to_owned(), Vec::new())],
             wans: wans.collect(),
             health: vec![],
@@ -160,9 +163,17 @@ impl Config {
         self
     }
 
+    /// Sets a key above the first section to a raw TOML value.
+    #[must_use]
+    pub fn top(mut self, key: &str, value: &str) -> Config {
+        set(&mut self.top, key, value);
+        self
+    }
+
     /// The file's text.
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
+        table(&mut text, &self.top);
         for (interface, keys) in &self.lans {
             let _ = writeln!(text, "[[lan]]\ninterface = {interface:?}");
             table(&mut text, keys);

@@ -6,6 +6,7 @@
 mod all_down;
 mod bad_input;
 mod common;
+mod cpu;
 mod dhcp;
 mod doctor;
 mod down;
