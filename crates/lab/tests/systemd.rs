@@ -133,8 +133,7 @@ fn edit(old: &str, new: &str) -> Result<String> {
 }
 
 #[test]
-fn the_boot_was_complete_without_a_wan_and_anywan_was_ready_before_the_network_was_online()
--> Result<()> {
+fn the_boot_was_complete_without_a_wan_and_ready_before_the_network() -> Result<()> {
     unplugged()?;
     let done = run_ok(&["journalctl", "-b", "-o", "json", "JOB_RESULT=done", "--no-pager"], "")?;
     let mut units = Vec::new();
@@ -268,8 +267,7 @@ fn wait_started_anew(former: Pid) -> Result<()> {
 }
 
 #[test]
-fn a_daemon_that_hangs_is_killed_by_the_watchdog_and_started_anew_and_no_word_is_lost() -> Result<()>
-{
+fn a_daemon_that_hangs_is_killed_and_started_anew_and_no_word_is_lost() -> Result<()> {
     under_flows(|| {
         let hung = main_process()?;
         let restarts: u32 = known("NRestarts")?.parse()?;

@@ -131,8 +131,7 @@ fn it_is_ready_once_it_steers_and_says_what_it_does_until_it_ends() -> Result<()
 }
 
 #[test]
-fn with_nothing_to_steer_it_is_ready_too_and_without_a_watchdog_it_gives_no_sign_of_life()
--> Result<()> {
+fn with_nothing_to_steer_it_is_ready_and_without_a_watchdog_silent() -> Result<()> {
     let topology = Spec::routed(2).build()?;
     let mut config = Config::of(&topology);
     config.lans[0].0 = "later0".to_owned();
