@@ -21,6 +21,35 @@ pub struct Problem {
     pub hint: String,
 }
 
+/// What `anywan doctor` prints with `--json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    /// [`API_VERSION`].
+    pub version: u32,
+    /// What was found, the worst first.
+    pub findings: Vec<Finding>,
+}
+
+/// One thing that `anywan doctor` has found.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub grade: Grade,
+    /// What it is, and what to do about it.
+    #[serde(flatten)]
+    pub problem: Problem,
+}
+
+/// How bad a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grade {
+    /// Something does not work, or not for long.
+    Wrong,
+    /// Good to know; whether it matters, only a person can tell.
+    Note,
+}
+
 /// The state of one WAN and family, as people see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

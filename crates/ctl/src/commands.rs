@@ -1,6 +1,7 @@
 //! The commands. Each writes to standard output and says whether everything is well.
 
 mod check;
+mod doctor;
 mod down;
 mod drain;
 mod drill;
@@ -50,6 +51,18 @@ pub enum Command {
         /// The file; `-` reads standard input.
         file: PathBuf,
     },
+    /// Look for what works against anywan on this machine; exit status 1 when something is wrong.
+    /// Works without a daemon and without a configuration too.
+    Doctor {
+        /// The configuration file, if not /etc/anywan/anywan.toml.
+        file: Option<PathBuf>,
+        /// The daemon's state directory.
+        #[arg(long, value_name = "DIR")]
+        state_dir: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Take a WAN out of service: new connections avoid it, established ones stay. Outlives
     /// restarts; while no other WAN works it serves all the same.
     Drain {
@@ -94,6 +107,9 @@ pub async fn run(command: Command, client: &Client) -> Result<bool, Failure> {
         Command::Plan { file, json } => plan::run(client, file.as_deref(), json).await,
         Command::Reload => reload::run(client).await,
         Command::Check { file } => check::run(&file),
+        Command::Doctor { file, state_dir, json } => {
+            doctor::run(file.as_deref(), state_dir.as_deref(), json)
+        }
         Command::Drain { wan } => drain::run(client, &wan, true).await,
         Command::Undrain { wan } => drain::run(client, &wan, false).await,
         Command::Drill { wan, span, yes, json } => {
@@ -101,6 +117,16 @@ pub async fn run(command: Command, client: &Client) -> Result<bool, Failure> {
         }
         Command::Down { state_dir } => down::run(client, state_dir.as_deref()).await,
     }
+}
+
+/// The daemon's program: beside this one or in the `sbin` next to its folder, else in PATH.
+fn anywand() -> std::process::Command {
+    let own = std::env::current_exe().unwrap_or_default();
+    let beside = own.with_file_name("anywand");
+    let sbin = own.parent().and_then(|bin| bin.parent()).map(|p| p.join("sbin/anywand"));
+    let mut places = [Some(beside), sbin].into_iter().flatten();
+    let program = places.find(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("anywand"));
+    std::process::Command::new(program)
 }
 
 /// Writes to standard output.

@@ -4,7 +4,9 @@
 pub mod drill;
 mod table;
 
-use anywan_core::api::{FamilyStatus, Notice, Plan, State, Status, WanStatus};
+use anywan_core::api::{
+    FamilyStatus, Finding, Findings, Grade, Notice, Plan, Problem, State, Status, WanStatus,
+};
 use jiff::Timestamp;
 use table::{Align, Column};
 
@@ -35,11 +37,37 @@ pub fn status_table(status: &Status, look: Look) -> String {
         text.push_str("\nProblems:\n");
     }
     for problem in &status.problems {
-        let (at, what) = (printable(&problem.at), printable(&problem.what));
-        text.push_str(&format!("  {at}: {what} ({})\n", printable(&problem.code)));
-        if !problem.hint.is_empty() {
-            text.push_str(&format!("    hint: {}\n", printable(&problem.hint)));
+        text.push_str(&format!("  {}", lines_of(problem)));
+    }
+    text
+}
+
+/// What `anywan doctor` has found, a paragraph each.
+pub fn findings_list(found: &Findings, colour: bool) -> String {
+    let mut text = String::new();
+    for Finding { grade, problem } in &found.findings {
+        let (word, sgr) = match grade {
+            Grade::Wrong => ("wrong", "31"),
+            Grade::Note => ("note", "33"),
+        };
+        match colour {
+            true => text.push_str(&format!("\u{1b}[{sgr}m{word}\u{1b}[0m  ")),
+            false => text.push_str(&format!("{word}  ")),
         }
+        text.push_str(&lines_of(problem));
+    }
+    if !found.findings.iter().any(|finding| finding.grade == Grade::Wrong) {
+        text.push_str("Nothing is wrong.\n");
+    }
+    text
+}
+
+/// A problem and its hint, each on a line.
+fn lines_of(problem: &Problem) -> String {
+    let (at, what) = (printable(&problem.at), printable(&problem.what));
+    let mut text = format!("{at}: {what} ({})\n", printable(&problem.code));
+    if !problem.hint.is_empty() {
+        text.push_str(&format!("    hint: {}\n", printable(&problem.hint)));
     }
     text
 }

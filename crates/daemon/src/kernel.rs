@@ -129,6 +129,17 @@ impl Kernel {
         rules::read_foreign(&mut self.route)
     }
 
+    /// Chains of others that drop forwarded packets which they do not know, e.g. `ip filter FORWARD`.
+    pub fn dropping_chains(&mut self) -> Result<BTreeSet<String>, KernelError> {
+        nft::foreign::dropping(&mut self.netfilter)
+            .map_err(|e| e.doing("read the chains of others"))
+    }
+
+    /// Has nft and the kernel check the text of a table; nothing is loaded.
+    pub fn check_table(&self, text: &str) -> Result<(), KernelError> {
+        nft::load::check(text)
+    }
+
     /// The neighbours with a known hardware address.
     pub fn neighbours(&mut self) -> Result<BTreeMap<Neighbour, Mac>, KernelError> {
         links::read_neighbours(&mut self.route)

@@ -1,9 +1,11 @@
 //! `anywand`: flags, logging, exit status. Everything else is in the library beside it.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anywan_daemon::run::{BadConfig, Options, run, take_down};
+use anywan_daemon::examine::examine;
+use anywan_daemon::run::{BadConfig, CONFIG, Options, run, take_down};
 use clap::Parser;
 
 /// Keeps a network online over any number of internet connections.
@@ -11,7 +13,7 @@ use clap::Parser;
 #[command(name = "anywand", version, about)]
 struct Flags {
     /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = "/etc/anywan/anywan.toml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
     /// The socket that `anywan` talks to.
     #[arg(long, value_name = "PATH", default_value = "/run/anywan/anywan.sock")]
@@ -22,6 +24,9 @@ struct Flags {
     /// Take everything of anywan out of the kernel and exit; no daemon may be running.
     #[arg(long)]
     take_down: bool,
+    /// Print as JSON what works against anywan on this machine, and exit; changes nothing.
+    #[arg(long, conflicts_with = "take_down")]
+    examine: bool,
     /// What is logged: error, warn, info, debug or trace.
     #[arg(long, value_name = "LEVEL", env = "ANYWAN_LOG", default_value = "info")]
     log: tracing::Level,
@@ -37,7 +42,11 @@ fn main() -> ExitCode {
         .init();
     let options =
         Options { config: flags.config, socket: flags.socket, state_dir: flags.state_dir };
-    let ended = if flags.take_down { take_down(&options) } else { serve(options) };
+    let ended = match (flags.take_down, flags.examine) {
+        (true, _) => take_down(&options),
+        (_, true) => tell_findings(&options),
+        _ => serve(options),
+    };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(&error),
@@ -46,6 +55,12 @@ fn main() -> ExitCode {
 
 fn serve(options: Options) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(options))
+}
+
+fn tell_findings(options: &Options) -> anyhow::Result<()> {
+    let text = serde_json::to_string(&examine(options)?)?;
+    std::io::stdout().lock().write_all(format!("{text}\n").as_bytes())?;
+    Ok(())
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a daemon that could not start")]

@@ -43,6 +43,9 @@ const NOTICES_MAX: usize = 256;
 /// A configuration file larger than this is not one.
 const CONFIG_BYTES_MAX: u64 = 1024 * 1024;
 
+/// The configuration file when none is named.
+pub const CONFIG: &str = "/etc/anywan/anywan.toml";
+
 /// How the daemon is started.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -133,7 +136,7 @@ fn read_config(options: &Options) -> anyhow::Result<Config> {
     load_config(&options.config).map_err(anyhow::Error::from)
 }
 
-fn load_config(path: &std::path::Path) -> Result<Config, BadConfig> {
+pub(crate) fn load_config(path: &std::path::Path) -> Result<Config, BadConfig> {
     let name = path.display().to_string();
     let unreadable = |error: std::io::Error| {
         BadConfig(format!(

@@ -31,6 +31,23 @@ pub enum StateError {
     },
 }
 
+/// What the last run has left in a state directory, which a daemon may be using; nothing when there
+/// was none or the file makes no sense.
+pub fn read(directory: &Path) -> Kept {
+    let path = directory.join("wans.json");
+    let fits = fs::metadata(&path).is_ok_and(|m| m.len() <= KEPT_BYTES_MAX);
+    let text = if fits { fs::read(&path).unwrap_or_default() } else { Vec::new() };
+    match serde_json::from_slice(&text) {
+        Ok(kept) => kept,
+        Err(error) => {
+            if path.exists() {
+                tracing::warn!(path = %path.display(), %error, "what was kept is not readable");
+            }
+            Kept::default()
+        }
+    }
+}
+
 /// The state directory, locked for as long as this lives.
 #[derive(Debug)]
 pub struct StateDir {
@@ -61,18 +78,7 @@ impl StateDir {
 
     /// What the last run left; nothing when there was none or the file makes no sense.
     pub fn kept(&self) -> Kept {
-        let path = self.path.join("wans.json");
-        let fits = fs::metadata(&path).is_ok_and(|m| m.len() <= KEPT_BYTES_MAX);
-        let text = if fits { fs::read(&path).unwrap_or_default() } else { Vec::new() };
-        match serde_json::from_slice(&text) {
-            Ok(kept) => kept,
-            Err(error) => {
-                if path.exists() {
-                    tracing::warn!(path = %path.display(), %error, "what was kept is not readable");
-                }
-                Kept::default()
-            }
-        }
+        read(&self.path)
     }
 
     /// Keeps something for the next run.

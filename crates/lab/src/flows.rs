@@ -19,6 +19,7 @@ use socket2::Socket;
 
 use crate::client::wan_of;
 use crate::dial::{Failure, WORD, listen};
+use crate::wait::slower;
 
 pub use watch::{Break, Watched};
 
@@ -124,16 +125,18 @@ impl Flows {
         self.flows.iter().map(|flow| (flow.wan, answer(flow))).collect()
     }
 
-    /// Goes on exchanging words in the background, `every` so often.
+    /// Goes on exchanging words in the background, `every` so often; more rarely where a round
+    /// takes long, for a slow machine has others to serve.
     pub fn keep_talking(self, every: Duration, timeout: Duration) -> Talking {
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
+        let (stopped, every) = (stop.clone(), slower(every));
         let thread = thread::spawn(move || {
             let mut rounds = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 let begun = Instant::now();
                 rounds.push(self.exchange(timeout));
-                thread::sleep(every.saturating_sub(begun.elapsed()));
+                let took = begun.elapsed();
+                thread::sleep(every.saturating_sub(took).max(took.min(every * 10)));
             }
             (self, rounds)
         });

@@ -1,9 +1,8 @@
 //! `anywan down`: by the daemon; without one, by an `anywand` that is started for that only.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use super::put;
+use super::{anywand, put};
 use crate::client::Client;
 use crate::failure::Failure;
 
@@ -20,13 +19,12 @@ pub(super) async fn run(client: &Client, state_dir: Option<&Path>) -> Result<boo
 }
 
 fn take_down(state_dir: Option<&Path>) -> Result<(), Failure> {
-    let program = anywand();
-    let mut command = Command::new(&program);
+    let mut command = anywand();
     command.arg("--take-down");
     if let Some(directory) = state_dir {
         command.arg("--state-dir").arg(directory);
     }
-    let program = program.display();
+    let program = Path::new(command.get_program()).display().to_string();
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(Failure::failed(
@@ -38,13 +36,4 @@ fn take_down(state_dir: Option<&Path>) -> Result<(), Failure> {
             "install anywand beside anywan or in PATH",
         )),
     }
-}
-
-/// The daemon's program: beside this one or in the `sbin` next to its folder, else in PATH.
-fn anywand() -> PathBuf {
-    let own = std::env::current_exe().unwrap_or_default();
-    let beside = own.with_file_name("anywand");
-    let sbin = own.parent().and_then(|bin| bin.parent()).map(|p| p.join("sbin/anywand"));
-    let places = [Some(beside), sbin].into_iter().flatten();
-    places.into_iter().find(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("anywand"))
 }

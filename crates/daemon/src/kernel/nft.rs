@@ -8,6 +8,7 @@
 
 pub(crate) mod counters;
 pub(crate) mod elements;
+pub(crate) mod foreign;
 mod gone;
 pub(crate) mod load;
 pub(crate) mod structure;

@@ -10,7 +10,7 @@ use super::links::{address, link, neighbour};
 use super::monitor::hint;
 use super::nft::counters::counter;
 use super::nft::elements::element;
-use super::nft::structure;
+use super::nft::{foreign, structure};
 use super::routes::{beyond_defaults, default_route};
 use super::rules::{foreign_priority, rule};
 use super::socket::outcome;
@@ -34,6 +34,7 @@ pub fn parse(datagram: &[u8]) -> usize {
             default_route(payload).is_some(),
             foreign_priority(payload).is_some(),
             rule(payload).is_some(),
+            foreign::name_of(payload).is_some(),
             !hint(&message, &mut neighbours).is_empty(),
         ];
         found += understood.iter().filter(|yes| **yes).count();

@@ -13,7 +13,7 @@ use anyhow::{Result, ensure};
 use super::{Client, wan_of};
 use crate::dial::{Attempts, Done, Failure, Proto};
 use crate::topology::Family;
-use crate::wait;
+use crate::wait::{self, slower};
 
 /// One attempt that has ended.
 #[derive(Debug, Clone, Copy)]
@@ -39,6 +39,7 @@ impl Dialer {
         let stop = Arc::new(AtomicBool::new(false));
         let attempts = Arc::new(Mutex::new(Vec::new()));
         let (stopped, log) = (stop.clone(), attempts.clone());
+        let every = slower(every);
         let space = client.space.clone();
         let thread = space.thread(move || dial(&client, proto, family, every, &stopped, &log));
         Dialer { stop, attempts, thread: Some(thread) }

@@ -42,6 +42,7 @@ impl Flows {
         let breaks = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let (log, stopped, count) = (breaks.clone(), stop.clone(), self.len());
+        let speak = speak.map(wait::slower);
         let thread = thread::spawn(move || watch(self, speak, &stopped, &log));
         Watched { count, breaks, stop, thread: Some(thread) }
     }

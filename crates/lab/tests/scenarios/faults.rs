@@ -50,7 +50,8 @@ fn failover_and_back(spec: Spec, first: usize, fault: &Fault) -> Result<()> {
     wait_all_by(&client, first)?;
     for dialler in dialling {
         let report = dialler.stop()?;
-        ensure!(report.sequence() == [first, next, first], "{fault:?}: {report}");
+        let sequence = report.sequence();
+        ensure!(sequence == [first, next, first], "{fault:?}: {report}, by {sequence:?}");
         let back = report.between(mended, Instant::now());
         let first_back = back.attempts.iter().find(|attempt| attempt.result == Ok(first));
         let held = first_back.context("an attempt after the mending")?.at - mended;

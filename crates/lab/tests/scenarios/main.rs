@@ -7,6 +7,7 @@ mod all_down;
 mod bad_input;
 mod common;
 mod dhcp;
+mod doctor;
 mod down;
 mod drain;
 mod drift;

@@ -74,6 +74,8 @@ fn left(
     ensure_all_kept(kept)?;
     topology.mend_wan(1, &faults[0])?;
     wait_all_by_patiently(topology, 1)?;
+    // Whose turn comes less often on a busy machine may not have noticed yet.
+    wait_dialled(&dialling, |wan| wan == 1)?;
     for dialler in dialling {
         let report = dialler.stop()?;
         ensure!(report.sequence() == [1, 2, 1], "{report}, by {:?}", report.sequence());

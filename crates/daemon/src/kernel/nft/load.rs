@@ -1,5 +1,5 @@
 //! Loads the text of our table with `nft -f -`: the only child process of the kernel adapter. In:
-//! text. Out: loaded in one transaction, or what nft said. Owns the child, and kills it at the
+//! text. Out: loaded in one transaction (or only checked, with `-c`), or what nft said. Owns the child, and kills it at the
 //! deadline.
 
 use std::fs::File;
@@ -23,15 +23,24 @@ const ELSEWHERE: &str = "/usr/sbin/nft";
 
 /// Runs `nft -f -` on a text.
 pub(crate) fn load(text: &str) -> Result<(), KernelError> {
+    feed(&["-f", "-"], text)
+}
+
+/// Has nft and the kernel look at a text without loading it.
+pub(crate) fn check(text: &str) -> Result<(), KernelError> {
+    feed(&["-c", "-f", "-"], text)
+}
+
+fn feed(args: &[&str], text: &str) -> Result<(), KernelError> {
     // Files in memory, not pipes: neither side can block the other.
     let run = || -> io::Result<(Option<ExitStatus>, String)> {
         let mut input = File::from(memfd_create("anywan-table", MemfdFlags::CLOEXEC)?);
         input.write_all(text.as_bytes())?;
         input.rewind()?;
         let errors = File::from(memfd_create("anywan-nft-errors", MemfdFlags::CLOEXEC)?);
-        let mut child = spawn("nft", &input, &errors).or_else(|error| {
+        let mut child = spawn("nft", args, &input, &errors).or_else(|error| {
             let elsewhere = error.kind() == io::ErrorKind::NotFound;
-            if elsewhere { spawn(ELSEWHERE, &input, &errors) } else { Err(error) }
+            if elsewhere { spawn(ELSEWHERE, args, &input, &errors) } else { Err(error) }
         })?;
         let status = wait(&mut child)?;
         Ok((status, words(errors)?))
@@ -46,9 +55,9 @@ pub(crate) fn load(text: &str) -> Result<(), KernelError> {
     }
 }
 
-fn spawn(program: &str, input: &File, errors: &File) -> io::Result<Child> {
+fn spawn(program: &str, args: &[&str], input: &File, errors: &File) -> io::Result<Child> {
     Command::new(program)
-        .args(["-f", "-"])
+        .args(args)
         .env("LC_ALL", "C")
         .stdin(input.try_clone()?)
         .stdout(errors.try_clone()?)
