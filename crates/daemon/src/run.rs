@@ -24,6 +24,7 @@ use crate::kernel::{Destroyed, Hints, Kernel, KernelError, Monitor};
 use crate::probe::Prober;
 use crate::serve::{Reloaded, Request, RequestKind, Server};
 use crate::state::StateDir;
+use crate::systemd::Systemd;
 
 use asks::Waking;
 use hand::{Follower, gone};
@@ -69,6 +70,8 @@ pub struct BadConfig(pub String);
 /// # Errors
 /// [`BadConfig`], or what keeps it from starting.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    // Before anybody hears that we are ready: a signal that comes then must not kill.
+    let signals = Signals::new()?;
     let config = read_config(&options)?;
     let state = StateDir::open(&options.state_dir)?;
     // Subscribed before the first dump, so that nothing falls between.
@@ -91,6 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         notices,
         waking,
         follower: None,
+        systemd: Systemd::from_environment(),
         unread: false,
         cpus_at: None,
     };
@@ -100,7 +104,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (requests_to, requests) = mpsc::channel(REQUESTS_MAX);
     let server = Server::start(&daemon.options.socket, requests_to, daemon.notices.clone())?;
     tracing::info!(socket = %daemon.options.socket.display(), "steering");
-    let ended = daemon.watch(monitor, ends, results, requests).await;
+    // Also when nothing can be steered yet: a boot does not wait for somebody to plug in a WAN.
+    daemon.systemd.status(daemon.engine.summary(), daemon.clock.now());
+    daemon.systemd.ready(daemon.clock.now());
+    let ended = daemon.watch(signals, monitor, ends, results, requests).await;
     server.stop().await;
     ended
 }
@@ -175,6 +182,7 @@ struct Daemon {
     waking: Waking,
     /// Whoever follows the running drill.
     follower: Option<Follower>,
+    systemd: Systemd,
     /// Some reading has failed, and not been made up for.
     unread: bool,
     /// When the CPUs' work is to be looked at again.
@@ -200,15 +208,16 @@ impl Signals {
 impl Daemon {
     async fn watch(
         &mut self,
+        mut signals: Signals,
         mut monitor: Monitor,
         mut ends: Destroyed,
         mut results: mpsc::Receiver<ProbeResult>,
         mut requests: mpsc::Receiver<Request>,
     ) -> anyhow::Result<()> {
-        let mut signals = Signals::new()?;
         let mut reread_at = self.clock.now() + REREAD;
         while !self.engine.left() {
-            let next = [self.engine.poll_deadline(), self.waking.next(), self.cpus_at];
+            let engine = self.engine.poll_deadline();
+            let next = [engine, self.waking.next(), self.cpus_at, self.systemd.next()];
             let wait = next.into_iter().flatten().fold(reread_at, Moment::min);
             tokio::select! {
                 biased;
@@ -242,6 +251,7 @@ impl Daemon {
             self.go_on_waking();
             self.look_at_cpus();
         }
+        self.systemd.stopping(self.clock.now());
         self.end_drill("the daemon ends");
         Ok(())
     }
@@ -253,6 +263,7 @@ impl Daemon {
     /// Carries out what the engine wants until it wants nothing more, then asks its questions.
     fn settle(&mut self) {
         for _ in 0..ROUNDS_MAX {
+            self.systemd.mind(self.clock.now());
             self.engine.advance(self.clock.now());
             let mut touched = Hints::default();
             while let Some(step) = self.engine.poll_step() {
@@ -379,11 +390,16 @@ impl Daemon {
 
     /// Tells whoever follows what has happened.
     fn tell(&mut self) {
+        let mut news = false;
         while let Some(happening) = self.engine.poll_happening() {
+            news = true;
             log(&happening);
             self.tell_follower(&happening);
             // Nobody listening is fine.
             let _ = self.notices.send(notice(&self.clock, happening));
+        }
+        if news {
+            self.systemd.status(self.engine.summary(), self.clock.now());
         }
         self.dismiss_follower();
     }
@@ -419,6 +435,14 @@ impl Daemon {
 
     /// Reads the file again; a bad one changes nothing.
     fn reload(&mut self) -> Result<Reloaded, String> {
+        self.systemd.reloading(self.clock.now());
+        let outcome = self.try_reload();
+        self.systemd.status(self.engine.summary(), self.clock.now());
+        self.systemd.ready(self.clock.now());
+        outcome
+    }
+
+    fn try_reload(&mut self) -> Result<Reloaded, String> {
         let at = self.options.config.display().to_string();
         let code = "config.refused".to_owned();
         match load_config(&self.options.config) {

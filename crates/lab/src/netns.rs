@@ -35,6 +35,13 @@ impl Netns {
         &self.name
     }
 
+    /// The namespace of this program itself.
+    pub fn own() -> Result<Netns> {
+        let file = File::open("/proc/self/ns/net").context("open our own namespace")?;
+        // `ip` takes a process in the place of a name.
+        Ok(Netns { name: std::process::id().to_string().into(), file: Arc::new(file) })
+    }
+
     /// Opens an existing namespace by name, without owning it.
     pub fn open(name: &str) -> Result<Netns> {
         let file = File::open(Path::new(DIR).join(name))
@@ -121,6 +128,8 @@ fn sysctl_path(key: &str) -> String {
 #[derive(Debug)]
 pub struct Namespaces {
     by_role: BTreeMap<String, Netns>,
+    /// Not ours: they stay.
+    lent: BTreeMap<String, Netns>,
 }
 
 impl Namespaces {
@@ -137,7 +146,7 @@ impl Namespaces {
         let lines: String = names.iter().map(|name| format!("netns add {name}\n")).collect();
         // Owned before they are opened, so that a failure half way removes what is there.
         let added = command::run_ok(&["ip", "-batch", "-"], &lines);
-        let mut spaces = Namespaces { by_role: BTreeMap::new() };
+        let mut spaces = Namespaces { by_role: BTreeMap::new(), lent: BTreeMap::new() };
         for (role, name) in roles.iter().zip(&names) {
             if let Ok(space) = Netns::open(name) {
                 spaces.by_role.insert(role.clone(), space);
@@ -150,17 +159,23 @@ impl Namespaces {
         Ok(spaces)
     }
 
-    /// The namespace of a role given to [`Namespaces::create`].
+    /// Gives a role a namespace that was there before, and stays with all that is in it.
+    pub fn lend(&mut self, role: &str, space: Netns) {
+        self.lent.insert(role.to_owned(), space);
+    }
+
+    /// The namespace of a role given to [`Namespaces::create`] or [`Namespaces::lend`].
     ///
     /// # Panics
     /// If there is no such role.
     pub fn get(&self, role: &str) -> &Netns {
-        self.by_role.get(role).unwrap_or_else(|| panic!("no namespace for the role {role}"))
+        let space = self.by_role.get(role).or_else(|| self.lent.get(role));
+        space.unwrap_or_else(|| panic!("no namespace for the role {role}"))
     }
 
-    /// All of them.
+    /// All of them, lent ones too.
     pub fn all(&self) -> impl Iterator<Item = &Netns> {
-        self.by_role.values()
+        self.by_role.values().chain(self.lent.values())
     }
 }
 

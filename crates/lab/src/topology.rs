@@ -99,6 +99,8 @@ pub struct Spec {
     pub client_addresses: u8,
     /// Whether LAN and first WAN share the interface `eth0`.
     pub one_armed: bool,
+    /// Whether the router is the namespace that this program runs in: as it is, and it stays.
+    pub router_here: bool,
 }
 
 impl Spec {
@@ -112,12 +114,19 @@ impl Spec {
             addressed: true,
         };
         let wans = (1..=n).map(wan).collect();
-        Spec { wans, clients: 1, client_addresses: 4, one_armed: false }
+        Spec { wans, clients: 1, client_addresses: 4, one_armed: false, router_here: false }
     }
 
     /// The same with the first WAN on the LAN's own interface.
     pub fn one_armed(n: u8) -> Spec {
         Spec { one_armed: true, ..Spec::routed(n) }
+    }
+
+    /// Makes the namespace that this program runs in the router. For a machine of one's own only:
+    /// what the router is told stays behind, but for its interfaces.
+    #[must_use]
+    pub fn with_router_here(self) -> Spec {
+        Spec { router_here: true, ..self }
     }
 
     /// Changes WAN `number`.

@@ -271,8 +271,10 @@ impl World {
 #[test]
 fn a_start_settles_and_serves_by_priority() {
     let mut world = World::new(config(vec![wan(1, 1, 8), wan(2, 1, 6), wan(3, 2, 3)]), 3);
+    assert_eq!(world.engine.summary(), "0 of 3 WANs up");
     world.seconds(1);
     assert!(world.engine.settled());
+    assert_eq!(world.engine.summary(), "3 of 3 WANs up");
     assert_eq!(world.serving(Family::Ipv4), [1, 2]);
     assert_eq!(world.serving(Family::Ipv6), [1, 2]);
     assert!(matches!(world.kernel.nft.structure, Structure::Intact(_)));
@@ -288,6 +290,7 @@ fn a_silent_wan_is_left_and_comes_back_after_the_hold_time() {
     world.seconds(5);
     world.alive.remove(&WanId(1));
     world.seconds(3);
+    assert_eq!(world.engine.summary(), "1 of 2 WANs up");
     assert_eq!(world.serving(Family::Ipv4), [2]);
     assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x100_0000)], "lost");
     assert!(world.evacuated.contains(&(WanId(1), Family::Ipv4)));

@@ -20,7 +20,10 @@ const PLUGGED: Duration = Duration::from_secs(30);
 pub(super) fn build(spec: Spec) -> Result<Topology> {
     ensure!((1..=60).contains(&spec.wans.len()), "1 to 60 WANs");
     let wans = plan::wans(&spec);
-    let spaces = Namespaces::create(&roles(&spec))?;
+    let mut spaces = Namespaces::create(&roles(&spec))?;
+    if spec.router_here {
+        spaces.lend("router", Netns::own()?);
+    }
     for role in roles(&spec) {
         prepare(&role, spaces.get(&role))?;
     }
@@ -39,10 +42,8 @@ pub(super) fn build(spec: Spec) -> Result<Topology> {
 }
 
 fn roles(spec: &Spec) -> Vec<String> {
-    let mut roles = vec!["router", "switch", "net", "workbench"]
-        .into_iter()
-        .map(str::to_owned)
-        .collect::<Vec<_>>();
+    let mut roles = ["switch", "net", "workbench"].map(str::to_owned).to_vec();
+    roles.extend((!spec.router_here).then(|| "router".to_owned()));
     roles.extend((1..=spec.wans.len()).map(|number| format!("isp{number}")));
     roles.extend((1..=spec.clients).map(|number| format!("client{number}")));
     roles

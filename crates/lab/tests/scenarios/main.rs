@@ -25,4 +25,5 @@ mod partial;
 mod placing;
 mod restart;
 mod saturated;
+mod service;
 mod twins;
