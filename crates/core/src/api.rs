@@ -70,6 +70,13 @@ pub enum State {
     Recovering,
 }
 
+impl State {
+    /// Whether connections work: one that is being asked about still does.
+    pub fn works(self) -> bool {
+        matches!(self, State::Up | State::Suspect)
+    }
+}
+
 impl std::fmt::Display for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(match self {

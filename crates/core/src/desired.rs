@@ -1,7 +1,6 @@
 //! The kernel state that follows: routes, rules, parameters, our nftables table, and which CPUs
-//! do the work. In:
-//! configuration, facts, choice, and what was observed. Out: [`Desired`], compared with
-//! [`Observed`] by `steps`. Nothing is remembered here.
+//! do the work. In: configuration, facts, choice, and what was observed. Out: [`Desired`],
+//! compared with [`Observed`] by `steps`. Nothing is remembered here.
 
 mod cpu;
 mod maps;

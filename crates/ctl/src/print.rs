@@ -50,11 +50,8 @@ pub fn findings_list(found: &Findings, colour: bool) -> String {
             Grade::Wrong => ("wrong", "31"),
             Grade::Note => ("note", "33"),
         };
-        match colour {
-            true => text.push_str(&format!("\u{1b}[{sgr}m{word}\u{1b}[0m  ")),
-            false => text.push_str(&format!("{word}  ")),
-        }
-        text.push_str(&lines_of(problem));
+        let word = if colour { coloured(sgr, word) } else { word.to_owned() };
+        text.push_str(&format!("{word}  {}", lines_of(problem)));
     }
     if !found.findings.iter().any(|finding| finding.grade == Grade::Wrong) {
         text.push_str("Nothing is wrong.\n");
@@ -147,7 +144,12 @@ fn paint(title: &str, cell: &str) -> String {
         (STATE, _) => "33",
         _ => return cell.to_owned(),
     };
-    format!("\u{1b}[{code}m{cell}\u{1b}[0m")
+    coloured(code, cell)
+}
+
+/// Text in a colour (ECMA-48, SGR).
+fn coloured(code: &str, text: &str) -> String {
+    format!("\u{1b}[{code}m{text}\u{1b}[0m")
 }
 
 /// One event on one line.

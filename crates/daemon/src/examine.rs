@@ -1,7 +1,7 @@
-//! Reads what `anywan doctor` wants to know of this machine. Out: core's findings. Changes nothing; a daemon may be running meanwhile. What cannot be
-//! read is left out, as on a machine that does not have it.
+//! Reads what `anywan doctor` wants to know of this machine. Out: core's findings. Changes nothing;
+//! a daemon may be running meanwhile. What cannot be read is left out, as on a machine that does
+//! not have it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +12,7 @@ use anywan_core::doctor::{self, Machine};
 use anywan_core::facts::Kept;
 use anywan_core::observed::Observed;
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, programs};
 use crate::run::{CONFIG, Options, load_config};
 use crate::state;
 
@@ -32,8 +32,8 @@ pub fn examine(options: &Options) -> anyhow::Result<Findings> {
     let config = config.as_ref();
     let mut kernel = Kernel::open(&options.state_dir)?;
     let kept = state::read(&options.state_dir);
-    let observed = kernel.observe(Vec::<String>::new())?;
-    let observed = kernel.observe(doctor::watched(config, &observed))?;
+    let mut observed = kernel.observe(Vec::<String>::new())?;
+    observed.sysctls = kernel.sysctls(doctor::watched(config, &observed))?;
     let machine = Machine {
         release: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
         rules_refused: config.and_then(|config| refused(&kernel, config, &kept, &observed)),
@@ -41,7 +41,7 @@ pub fn examine(options: &Options) -> anyhow::Result<Findings> {
         legacy_iptables: ["/proc/net/ip_tables_names", "/proc/net/ip6_tables_names"].iter().any(
             |file| fs::read_to_string(file).is_ok_and(|all| all.lines().any(|t| t == "filter")),
         ),
-        programs: programs(),
+        programs: programs::running(Path::new("/")).collect(),
         networkd: networkd(&NETWORKD.map(PathBuf::from)),
         flows: number("count").zip(number("max")),
         clock: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -65,14 +65,6 @@ fn number(what: &str) -> Option<u64> {
     line(&format!("/proc/sys/net/netfilter/nf_conntrack_{what}"))?.parse().ok()
 }
 
-/// The names of all running programs.
-fn programs() -> BTreeSet<String> {
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbered = processes
-        .filter(|entry| entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit));
-    numbered.filter_map(|entry| line(&entry.path().join("comm").display().to_string())).collect()
-}
-
 /// The texts of `networkd.conf` and its drop-ins, in the order in which they hold.
 fn networkd(folders: &[PathBuf]) -> Vec<String> {
     let main =
@@ -88,11 +80,7 @@ fn networkd(folders: &[PathBuf]) -> Vec<String> {
         }
     }
     drop_ins.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
-    main.iter().chain(&drop_ins).filter_map(|file: &PathBuf| text(file)).collect()
-}
-
-fn text(file: &Path) -> Option<String> {
-    fs::read_to_string(file).ok()
+    main.iter().chain(&drop_ins).filter_map(|file| fs::read_to_string(file).ok()).collect()
 }
 
 #[cfg(test)]

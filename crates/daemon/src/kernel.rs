@@ -18,6 +18,7 @@ mod monitor;
 mod nft;
 #[doc(hidden)]
 pub mod parsers;
+pub(crate) mod programs;
 mod remember;
 mod routes;
 mod rules;

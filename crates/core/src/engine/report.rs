@@ -25,12 +25,7 @@ impl Engine {
     /// The state of things in one short line for people: `2 of 3 WANs up`. A WAN is up when it
     /// works over one family at least; one that is being asked about still works.
     pub fn summary(&self) -> String {
-        let works = |id: WanId| {
-            Family::BOTH.into_iter().any(|family| {
-                let state = self.state_of(id, family);
-                state == State::Up || state == State::Suspect
-            })
-        };
+        let works = |id| Family::BOTH.into_iter().any(|f| self.state_of(id, f).works());
         let numbers = self.config.wans.iter().map(|wan| self.numbers.get(&wan.name));
         let up = numbers.filter(|number| number.is_some_and(|id| works(*id))).count();
         let all = self.config.wans.len();

@@ -1,6 +1,6 @@
 //! `anywan status`.
 
-use anywan_core::api::{FamilyStatus, State, Status};
+use anywan_core::api::Status;
 
 use super::{colour, put};
 use crate::client::Client;
@@ -22,9 +22,8 @@ pub(super) async fn run(client: &Client, json: bool) -> Result<bool, Failure> {
 
 /// Whether any WAN works in any family.
 fn serves(status: &Status) -> bool {
-    let works = |side: &FamilyStatus| matches!(side.state, State::Up | State::Suspect);
     // A drained one serves when nothing else does.
-    status.wans.iter().any(|wan| works(&wan.ipv4) || works(&wan.ipv6))
+    status.wans.iter().any(|wan| wan.ipv4.state.works() || wan.ipv6.state.works())
 }
 
 /// The columns of the terminal, `None` where there is none.

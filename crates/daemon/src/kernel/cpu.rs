@@ -172,9 +172,8 @@ impl Files {
         // The kernel refuses RPS to CPUs that were set apart.
         let apart: BTreeSet<u16> = list("isolated").union(&list("nohz_full")).copied().collect();
         let core = |cpu: u16| {
-            let folder = format!("cpu{cpu}");
-            let capacity = fs::read_to_string(folder_of(&self.root, &folder, "cpu_capacity")).ok();
-            let threads = list(&format!("{folder}/topology/thread_siblings_list"));
+            let capacity = fs::read_to_string(folder.join(format!("cpu{cpu}/cpu_capacity"))).ok();
+            let threads = list(&format!("cpu{cpu}/topology/thread_siblings_list"));
             let first = threads.first().copied().unwrap_or(cpu);
             Core { capacity: capacity.and_then(|c| c.trim().parse().ok()), sibling: first != cpu }
         };
@@ -261,10 +260,6 @@ pub(crate) fn shows(links: &BTreeMap<IfIndex, Link>) -> bool {
     let there: BTreeSet<(IfIndex, String)> =
         links.iter().map(|(index, link)| (*index, link.name.clone())).collect();
     shown == there
-}
-
-fn folder_of(root: &Path, cpu: &str, name: &str) -> PathBuf {
-    root.join("sys/devices/system/cpu").join(cpu).join(name)
 }
 
 /// The names in a folder, sorted; none where there is no such folder.

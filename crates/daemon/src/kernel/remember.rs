@@ -1,8 +1,8 @@
 //! What must outlive the daemon: the first values of kernel parameters, which CPUs did what before
 //! us, and what our nftables table looked like when we loaded it. Small JSON files in the state
-//! directory, each written beside and renamed. All describe the running kernel only, so they are void after a reboot (and
-//! in another network namespace), and need no fsync. A full disk or a read-only directory costs
-//! the memory, never the change itself.
+//! directory, each written beside and renamed. All describe the running kernel only, so they are
+//! void after a reboot (and in another network namespace), and need no fsync. A full disk or a
+//! read-only directory costs the memory, never the change itself.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,6 +13,10 @@ use anywan_core::observed::CpuFile;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
+
+const SYSCTLS: &str = "sysctls.json";
+const CPUS: &str = "cpus.json";
+const TABLE: &str = "table.json";
 
 /// How our table looked right after we had loaded it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,14 +35,27 @@ struct Stamped<T> {
     what: T,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct Before {
-    before: BTreeMap<String, String>,
+/// What things of one kind said before our first change.
+#[derive(Debug, Serialize, Deserialize)]
+struct Before<K: Ord> {
+    before: BTreeMap<K, String>,
 }
 
-#[derive(Debug, Default, Serialize, Deserialize)]
-struct CpusBefore {
-    before: BTreeMap<CpuFile, String>,
+impl<K: Ord> Default for Before<K> {
+    fn default() -> Before<K> {
+        Before { before: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord> Before<K> {
+    /// Remembers a value, unless an earlier one is remembered; whether that changes anything.
+    fn remember(&mut self, key: K, value: String) -> bool {
+        let new = !self.before.contains_key(&key);
+        if new {
+            self.before.insert(key, value);
+        }
+        new
+    }
 }
 
 /// The memory of one state directory.
@@ -46,8 +63,8 @@ struct CpusBefore {
 pub(crate) struct Memory {
     directory: PathBuf,
     about: String,
-    sysctls: BTreeMap<String, String>,
-    cpus: BTreeMap<CpuFile, String>,
+    sysctls: Before<String>,
+    cpus: Before<CpuFile>,
     table: Option<Loaded>,
 }
 
@@ -56,50 +73,47 @@ impl Memory {
     pub(crate) fn open(directory: &Path) -> Memory {
         let directory = directory.to_owned();
         let about = about();
-        let sysctls: Option<Before> = read(&directory.join("sysctls.json"), &about);
-        let cpus: Option<CpusBefore> = read(&directory.join("cpus.json"), &about);
-        let table = read(&directory.join("table.json"), &about);
-        let (sysctls, cpus) = (sysctls.unwrap_or_default().before, cpus.unwrap_or_default().before);
+        let sysctls = read(&directory.join(SYSCTLS), &about).unwrap_or_default();
+        let cpus = read(&directory.join(CPUS), &about).unwrap_or_default();
+        let table = read(&directory.join(TABLE), &about);
         Memory { directory, about, sysctls, cpus, table }
     }
 
     /// The values before our first change, by path.
     pub(crate) fn sysctls(&self) -> &BTreeMap<String, String> {
-        &self.sysctls
+        &self.sysctls.before
     }
 
     /// Remembers the value of a parameter, unless an earlier one is remembered.
     pub(crate) fn remember_sysctl(&mut self, path: &str, value: String) {
-        if !self.sysctls.contains_key(path) {
-            self.sysctls.insert(path.to_owned(), value);
-            self.write_sysctls();
+        if self.sysctls.remember(path.to_owned(), value) {
+            self.write(SYSCTLS, &self.sysctls);
         }
     }
 
     /// Forgets the value of a parameter.
     pub(crate) fn forget_sysctl(&mut self, path: &str) {
-        if self.sysctls.remove(path).is_some() {
-            self.write_sysctls();
+        if self.sysctls.before.remove(path).is_some() {
+            self.write(SYSCTLS, &self.sysctls);
         }
     }
 
     /// What the files that we changed said before.
     pub(crate) fn cpus(&self) -> &BTreeMap<CpuFile, String> {
-        &self.cpus
+        &self.cpus.before
     }
 
     /// Remembers what a file says, unless something earlier is remembered.
     pub(crate) fn remember_cpus(&mut self, file: &CpuFile, value: String) {
-        if !self.cpus.contains_key(file) {
-            self.cpus.insert(file.clone(), value);
-            self.write_cpus();
+        if self.cpus.remember(file.clone(), value) {
+            self.write(CPUS, &self.cpus);
         }
     }
 
     /// Forgets what a file said.
     pub(crate) fn forget_cpus(&mut self, file: &CpuFile) {
-        if self.cpus.remove(file).is_some() {
-            self.write_cpus();
+        if self.cpus.before.remove(file).is_some() {
+            self.write(CPUS, &self.cpus);
         }
     }
 
@@ -115,20 +129,12 @@ impl Memory {
         }
         self.table = table;
         match table {
-            Some(loaded) => self.write("table.json", loaded),
+            Some(loaded) => self.write(TABLE, loaded),
             None => {
                 // One that stays behind only describes a table that is not there.
-                let _ = fs::remove_file(self.directory.join("table.json"));
+                let _ = fs::remove_file(self.directory.join(TABLE));
             }
         }
-    }
-
-    fn write_sysctls(&self) {
-        self.write("sysctls.json", Before { before: self.sysctls.clone() });
-    }
-
-    fn write_cpus(&self) {
-        self.write("cpus.json", CpusBefore { before: self.cpus.clone() });
     }
 
     fn write<T: Serialize>(&self, name: &str, what: T) {

@@ -108,18 +108,22 @@ pub(crate) fn ensure_nothing_wrong(topology: &Topology) -> Result<()> {
 
 /// The same, for the time after `before` was read.
 pub(crate) fn ensure_nothing_wrong_since(topology: &Topology, before: &[IspCounts]) -> Result<()> {
-    for (number, (now, before)) in (1..).zip(topology.all_counts()?.into_iter().zip(before)) {
-        let counts = now.since(*before);
-        ensure!(counts.wrong() == 0, "ISP {number}: {counts:?}");
-    }
-    Ok(())
+    ensure_none_since(topology, before, IspCounts::wrong)
 }
 
 /// Checks that no ISP saw a source address that is not ours there.
 pub(crate) fn ensure_own_sources_since(topology: &Topology, before: &[IspCounts]) -> Result<()> {
+    ensure_none_since(topology, before, |counts| counts.foreign_source)
+}
+
+fn ensure_none_since(
+    topology: &Topology,
+    before: &[IspCounts],
+    count: impl Fn(IspCounts) -> u64,
+) -> Result<()> {
     for (number, (now, before)) in (1..).zip(topology.all_counts()?.into_iter().zip(before)) {
         let counts = now.since(*before);
-        ensure!(counts.foreign_source == 0, "ISP {number}: {counts:?}");
+        ensure!(count(counts) == 0, "ISP {number}: {counts:?}");
     }
     Ok(())
 }

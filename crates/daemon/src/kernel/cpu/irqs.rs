@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anywan_core::observed::{CpuSet, Irq};
 
+use super::super::programs::running;
 use super::{entries, writable};
 
 /// One interrupt of an interface.
@@ -42,7 +43,8 @@ impl<'a> Interrupts<'a> {
 
     /// The interrupts of one interface that has a device.
     pub(super) fn of(&mut self, interface: &str) -> BTreeMap<u32, Found> {
-        let balanced = *self.balanced.get_or_insert_with(|| runs(self.root, "irqbalance"));
+        let balanced =
+            *self.balanced.get_or_insert_with(|| running(self.root).any(|n| n == "irqbalance"));
         let actions = self.actions.get_or_insert_with(|| {
             let text = fs::read_to_string(self.root.join("proc/interrupts"));
             parse(&text.unwrap_or_default())
@@ -153,14 +155,6 @@ fn parse(text: &str) -> BTreeMap<u32, Vec<String>> {
         }
     }
     actions
-}
-
-/// Whether a program of this name runs.
-fn runs(root: &Path, name: &str) -> bool {
-    let folder = root.join("proc");
-    let programs = entries(&folder).filter(|entry| entry.bytes().all(|b| b.is_ascii_digit()));
-    let called = |id: &String| fs::read_to_string(folder.join(id).join("comm"));
-    programs.into_iter().any(|id| called(&id).is_ok_and(|comm| comm.trim_end() == name))
 }
 
 fn base(path: &Path) -> &str {

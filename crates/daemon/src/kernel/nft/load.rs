@@ -1,6 +1,6 @@
 //! Loads the text of our table with `nft -f -`: the only child process of the kernel adapter. In:
-//! text. Out: loaded in one transaction (or only checked, with `-c`), or what nft said. Owns the child, and kills it at the
-//! deadline.
+//! text. Out: loaded in one transaction (or only checked, with `-c`), or what nft said. Owns the
+//! child, and kills it at the deadline.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
