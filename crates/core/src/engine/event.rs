@@ -15,6 +15,9 @@ use crate::observed::{
 use crate::steps::{ProbeResult, Step};
 use crate::time::Moment;
 
+#[cfg(doc)]
+use super::Engine;
+
 /// Something that happened. Facts come complete: a dump, never a difference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Event {
