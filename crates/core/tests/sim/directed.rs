@@ -257,6 +257,23 @@ fn after_one_clean_outage_a_line_serves_again_within_ten_seconds_of_its_return()
     assert!(worst <= seconds(10), "median {median:?}, worst {worst:?}");
 }
 
+/// What the other family spends of the budget keeps nobody from coming back.
+#[test]
+fn a_metered_line_that_serves_one_family_comes_back_over_the_other() {
+    let (long, most) = (seconds(1800), seconds(300 + 30));
+    for n in 0..5 {
+        let mut setup = Setup::of(&[1, 2]);
+        setup.wans[0].metered = true;
+        let mut world = World::new(n, &setup, vec![line(1, true), line(2, false)], None);
+        let silent = Fault { family: Some(Family::Ipv4), ..fault(1, Ail::Silent(Way::Both)) };
+        world.ail(SETTLED, long, silent);
+        world.run(SETTLED + long);
+        assert!(!serves(&world, 1) && serves(&world, 2), "seed {n}");
+        let back = until(&mut world, SETTLED + long, most, |w| serves(w, 1));
+        assert!(back.is_some(), "seed {n}: not within {most:?}");
+    }
+}
+
 /// Bytes of a probe and its answer on the wire, without the link's own header.
 fn bytes(family: Family, kind: Kind) -> u64 {
     let header = match family {
