@@ -80,7 +80,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let ends = Destroyed::open(mark_field.number_mask()).context("watch the ends of flows")?;
     let kernel = Kernel::open(&options.state_dir)?;
     let (prober, results) = Prober::new();
-    let clock = Clock::start();
+    let clock = kernel.clock();
     let engine = Engine::new(config, &state.kept());
     let (notices, _) = broadcast::channel(NOTICES_MAX);
     let waking = Waking::new(mark_field.ask());
@@ -492,6 +492,9 @@ fn touched_by(step: &Step) -> Hints {
         // Connection tracking and its parameters come with the first rule that needs them.
         Step::ReplaceTable { .. } => (hints.nft, hints.sysctls) = (true, true),
         Step::ChangeElements(_) | Step::DeleteTable => hints.nft = true,
+        Step::SetUp(_) => hints.links = true,
+        // Routes go with the last address of an interface.
+        Step::PutAddress(_) | Step::DeleteAddress(_) => hints.addresses = true,
         Step::PutRoute(_) | Step::DeleteRoute(_) => hints.routes = true,
         Step::AddRule(_) | Step::DeleteRule(_) => hints.rules = true,
     }
