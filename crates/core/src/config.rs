@@ -7,11 +7,13 @@
 //! Opens no file and looks at no interface.
 
 mod address;
+mod addresses;
 mod build;
 mod bytes;
 mod check;
 mod duration;
 mod fault;
+mod interface;
 mod keys;
 mod mistakes;
 mod model;

@@ -2,6 +2,7 @@
 //! do the work. In: configuration, facts, choice, and what was observed. Out: [`Desired`],
 //! compared with [`Observed`] by `steps`. Nothing is remembered here.
 
+mod addresses;
 mod children;
 mod cpu;
 mod maps;
@@ -17,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use crate::choose::Choice;
 use crate::config::{Config, Nat, Sticky, Wan};
 use crate::facts::{Numbers, WanFacts, numbered_all};
-use crate::names::{Family, MarkField, PROTOCOL, TableId, WanId};
-use crate::observed::{CpuFile, Elements, Observed, Route, Rule};
+use crate::names::{Family, IfIndex, MarkField, PROTOCOL, TableId, WanId};
+use crate::observed::{CpuFile, Elements, Observed, OwnAddress, Route, Rule};
 
 pub use children::{Program, Text};
 pub use cpu::{spread as spread_over_cpus, watched as watched_interfaces, yields};
@@ -33,7 +34,11 @@ const STATIC: u8 = 4;
 /// What the kernel should look like, as far as it is ours.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Desired {
-    /// Default routes in our tables.
+    /// Links that are up.
+    pub up: BTreeSet<IfIndex>,
+    /// Our addresses.
+    pub addresses: BTreeSet<OwnAddress>,
+    /// Default routes in our tables, and what leases bring.
     pub routes: BTreeSet<Route>,
     /// Our ip rules.
     pub rules: BTreeSet<Rule>,
@@ -72,6 +77,8 @@ pub struct Shape {
     pub sticky: Sticky,
     /// Some WAN shares its interface with a LAN or another WAN.
     pub shared: bool,
+    /// Some WAN's gateway has another address beside its own.
+    pub aliased: bool,
     /// Some WAN's packets must be smaller than a LAN's, so segment sizes are clamped.
     pub clamps: bool,
     /// Every WAN that has flows.
@@ -111,8 +118,12 @@ pub struct Basis<'a> {
 /// Works out what the kernel should look like. The programs that should run are the engine's to
 /// add: their texts are rendered, and one that just ended has to wait.
 pub fn desire(basis: Basis<'_>) -> Desired {
+    let mut routes = routing::routes(basis);
+    routes.extend(addresses::lease_routes(basis));
     Desired {
-        routes: routing::routes(basis),
+        up: addresses::links_up(basis),
+        addresses: addresses::addresses(basis),
+        routes,
         rules: routing::rules(basis),
         sysctls: sysctl::values(basis),
         restore: sysctl::obsolete(basis),
@@ -132,6 +143,7 @@ fn shape(basis: Basis<'_>) -> Shape {
     Shape {
         field: basis.config.router.mark_field,
         sticky: basis.config.router.sticky,
+        aliased: basis.config.wans.iter().any(|w| w.gateway_alias.is_some()),
         clamps: clamps(basis),
         shared: basis.facts.values().any(|f| f.shared && !f.retiring),
         wans: numbered_all(basis.config, basis.numbers).into_iter().map(wan).collect(),
@@ -157,15 +169,23 @@ pub fn nothing(observed: &Observed) -> Desired {
     }
 }
 
-/// The first reserve route of `balance`, the way out that was best, as a plain static route.
+/// The first reserve route of `balance`, the way out that was best, as a plain static route. Our own
+/// addresses go with us, and nothing can be sent where none is left.
 fn parting_route(observed: &Observed, family: Family) -> Option<Route> {
     let of_family = || observed.routes.iter().filter(|r| r.family == family);
-    if of_family().any(|r| r.table == TableId::MAIN && r.protocol != PROTOCOL) {
+    if observed.foreign_defaults().any(|r| r.family == family) {
         return None;
     }
     let reserve = of_family()
         .filter(|r| r.protocol == PROTOCOL && r.metric >= routing::METRIC_RESERVE)
-        .filter(|r| !r.hops.is_empty())
+        .filter(|r| {
+            !r.hops.is_empty()
+                && r.hops.iter().all(|hop| others_address(observed, family, hop.device))
+        })
         .min_by_key(|r| r.metric)?;
     Some(Route { table: TableId::MAIN, metric: 0, protocol: STATIC, ..reserve.clone() })
+}
+
+fn others_address(observed: &Observed, family: Family, device: IfIndex) -> bool {
+    observed.own_addresses(device, family).iter().any(|address| !address.ours)
 }

@@ -13,9 +13,9 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::api::{Finding, Grade, Problem};
 use crate::choose::Choice;
-use crate::config::{Config, Wan};
+use crate::config::{Addressing, Config, Wan};
 use crate::desired::{self, Basis};
-use crate::facts::{self, Kept, WanFacts};
+use crate::facts::{self, Kept, Obstacle, WanFacts};
 use crate::names::{Family, IfIndex};
 use crate::observed::{Address, Observed, Structure};
 use crate::render;
@@ -65,6 +65,7 @@ pub struct Machine {
 
 /// The text of our nftables table as this configuration would have it here, for the kernel to check.
 pub fn rules(config: &Config, kept: &Kept, observed: &Observed) -> String {
+    let config = &facts::resolved(config, &observed.links);
     let numbers = facts::assign_numbers(config, &kept.numbers);
     let facts = facts::read(config, &numbers, observed);
     let (numbers, facts) = (&numbers, &facts);
@@ -76,7 +77,8 @@ pub fn rules(config: &Config, kept: &Kept, observed: &Observed) -> String {
 /// The kernel parameters that [`examine`] wants to know.
 pub fn watched(config: Option<&Config>, observed: &Observed) -> BTreeSet<String> {
     let mut paths = BTreeSet::from(["net/ipv4/conf/all/rp_filter".to_owned()]);
-    paths.extend(config.into_iter().flat_map(|c| desired::watched_sysctls(c, observed)));
+    let config = config.map(|config| facts::resolved(config, &observed.links));
+    paths.extend(config.iter().flat_map(|c| desired::watched_sysctls(c, observed)));
     paths
 }
 
@@ -90,7 +92,8 @@ pub fn examine(machine: &Machine, config: Option<&Config>) -> Vec<Finding> {
         let hint = "`anywan doctor FILE` looks at another file than /etc/anywan/anywan.toml";
         found.push(finding(Grade::Note, "config.missing", "configuration", what, hint));
     }
-    if let Some(config) = config {
+    if let Some(config) = config.map(|config| facts::resolved(config, &machine.observed.links)) {
+        let config = &config;
         interfaces(machine, config, &mut found);
         let numbers = facts::assign_numbers(config, &machine.kept.numbers);
         let all = facts::read(config, &numbers, &machine.observed);
@@ -196,7 +199,10 @@ fn interfaces(machine: &Machine, config: &Config, found: &mut Vec<Finding>) {
 fn wan_facts(wan: &Wan, facts: &WanFacts, found: &mut Vec<Finding>) {
     let at = format!("wan {}", wan.name);
     let obstacles = Family::BOTH.map(|family| facts.sides.get(family).obstacle);
-    if let ([Some(ipv4), Some(ipv6)], Some(_)) = (obstacles, facts.device) {
+    // Where addresses are anywan's own to give, they may only not be there yet.
+    let waits =
+        wan.address != Addressing::Observe && !obstacles.contains(&Some(Obstacle::NoCarrier));
+    if let ([Some(ipv4), Some(ipv6)], Some(_), false) = (obstacles, facts.device, waits) {
         let what = format!("cannot be used: over IPv4 {ipv4}, over IPv6 {ipv6}");
         let hint = "is the cable in, and its DHCP client or pppd running?";
         found.push(finding(Grade::Wrong, "wan.not-ready", &at, what, hint));

@@ -7,6 +7,7 @@ mod drain;
 mod drill;
 mod evacuate;
 mod event;
+mod interfaces;
 mod linger;
 mod plan;
 mod report;
@@ -19,7 +20,7 @@ use crate::api::{Problem, State};
 use crate::choose::{Choice, Sides, choose};
 use crate::config::{Config, Kind, Wan};
 use crate::desired::{self, Basis, Desired};
-use crate::facts::{self, Kept, Numbers, Obstacle, WanFacts};
+use crate::facts::{self, Doubts, Kept, Numbers, Obstacle, WanFacts};
 use crate::health::Side;
 use crate::names::{Family, PerFamily, WanId};
 use crate::observed::{Key, Observed};
@@ -66,7 +67,11 @@ impl Read {
 /// The engine.
 #[derive(Debug)]
 pub struct Engine {
+    /// As it is written, and with the names that interfaces have now.
+    written: Config,
     config: Config,
+    /// Where what is written fits several interfaces.
+    doubts: Doubts,
     numbers: Numbers,
     /// Where in the configuration each WAN is.
     places: BTreeMap<WanId, usize>,
@@ -110,7 +115,9 @@ impl Engine {
     pub fn new(mut config: Config, kept: &Kept) -> Engine {
         config.retiring = retire(&config, &kept.retiring);
         let mut engine = Engine {
+            written: config.clone(),
             config,
+            doubts: Doubts::new(),
             numbers: kept.numbers.clone(),
             places: BTreeMap::new(),
             kinds: BTreeMap::new(),
@@ -148,14 +155,14 @@ impl Engine {
     pub fn kept(&self) -> Kept {
         Kept {
             numbers: self.numbers.clone(),
-            retiring: self.config.retiring.clone(),
+            retiring: self.written.retiring.clone(),
             drained: self.drained.clone(),
         }
     }
 
     /// Whether `config` says what is in force already.
     pub fn follows(&self, config: &Config) -> bool {
-        let Config { lans, wans, cpu, router, retiring: _ } = &self.config;
+        let Config { lans, wans, cpu, router, retiring: _ } = &self.written;
         (lans, wans, cpu, router) == (&config.lans, &config.wans, &config.cpu, &config.router)
     }
 
@@ -185,10 +192,12 @@ impl Engine {
             Event::Links(links) => {
                 self.read.links = true;
                 let changed = replace(&mut self.observed.links, links);
+                self.name_interfaces();
                 self.facts_changed(changed, now);
             }
             Event::Addresses(addresses) => {
                 self.read.addresses = true;
+                let addresses = interfaces::steady(&self.observed.addresses, addresses);
                 let changed = replace(&mut self.observed.addresses, addresses);
                 self.facts_changed(changed, now);
             }
@@ -333,11 +342,11 @@ impl Engine {
     }
 
     fn reconfigure(&mut self, mut config: Config, now: Moment) {
-        let mut former = std::mem::take(&mut self.config.retiring);
-        former.append(&mut self.config.wans);
+        let mut former = std::mem::take(&mut self.written.retiring);
+        former.append(&mut self.written.wans);
         config.retiring = retire(&config, &former);
         self.next_count = now + FLOWS_COUNTED;
-        self.config = config;
+        self.rewrite(config);
         self.number_wans();
         self.forget_drained();
         self.stale = true;

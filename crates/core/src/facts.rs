@@ -2,6 +2,8 @@
 //! an address, a next hop? In: configuration and [`Observed`]. Out: a [`WanFacts`] per WAN. Judges
 //! nothing: whether the internet is behind the next hop is the business of `health`.
 
+mod interfaces;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -9,7 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, Gateway, Wan};
 use crate::names::{Family, IfIndex, Mac, PROTOCOL, PerFamily, TableId, WanId};
-use crate::observed::{Address, Hop, Link, Neighbour, Observed, Route};
+use crate::observed::{Address, Hop, Lease, Link, Neighbour, Observed, Route};
+
+pub use interfaces::{Doubts, resolve, resolved};
 
 /// WAN numbers by name; kept across restarts and config changes.
 pub type Numbers = BTreeMap<String, WanId>;
@@ -31,7 +35,7 @@ pub struct Kept {
 pub struct WanFacts {
     /// The interface's index, when it exists.
     pub device: Option<IfIndex>,
-    /// Its MTU in bytes; 1500 while the interface is missing.
+    /// Its MTU in bytes, or what its lease says if that is less; 1500 while the interface is missing.
     pub mtu: u32,
     /// Shares its interface with a LAN or another WAN, so that its packets are known by the
     /// gateway's hardware address and next hop only.
@@ -139,17 +143,28 @@ fn wan_facts(config: &Config, id: WanId, wan: &Wan, observed: &Observed) -> WanF
     let found = observed.link_named(&wan.interface);
     let shared = config.lans.iter().any(|lan| lan.interface == wan.interface)
         || config.wans.iter().any(|w| w.name != wan.name && w.interface == wan.interface);
+    let lease = observed.leases.get(&id).filter(|_| found.is_some());
     let table = TableId(config.router.table_base.0 + u32::from(id.0));
     WanFacts {
         device: found.map(|(index, _)| index),
-        mtu: found.map_or(1500, |(_, link)| link.mtu),
+        mtu: found.map_or(1500, |(_, link)| mtu(link, lease)),
         shared,
         retiring: !config.wans.iter().any(|w| w.name == wan.name),
         sides: PerFamily::from_fn(|family| match found {
             None => SideFacts { obstacle: Some(no_interface(wan, family)), ..SideFacts::default() },
-            Some((index, link)) => side_facts(wan, table, family, index, link, observed),
+            Some((index, link)) => side_facts(wan, (table, lease), family, index, link, observed),
         }),
     }
+}
+
+/// A network may take smaller packets than its first link.
+fn mtu(link: &Link, lease: Option<&Lease>) -> u32 {
+    lease.and_then(|lease| lease.mtu).map_or(link.mtu, |mtu| link.mtu.min(mtu.into()))
+}
+
+fn leased_gateway(family: Family, lease: Option<&Lease>) -> Option<Option<IpAddr>> {
+    let gateway = lease.filter(|_| family == Family::Ipv4)?.gateway?;
+    Some(Some(gateway.into()))
 }
 
 fn no_interface(wan: &Wan, family: Family) -> Obstacle {
@@ -158,7 +173,7 @@ fn no_interface(wan: &Wan, family: Family) -> Obstacle {
 
 fn side_facts(
     wan: &Wan,
-    table: TableId,
+    (table, lease): (TableId, Option<&Lease>),
     family: Family,
     device: IfIndex,
     link: &Link,
@@ -171,7 +186,8 @@ fn side_facts(
     let own = observed.own_addresses(device, family);
     let via = match wish {
         Gateway::Address(address) => Some(Some(address)),
-        Gateway::Auto => learnt_gateway(family, table, device, link, &own, observed),
+        Gateway::Auto => leased_gateway(family, lease)
+            .or_else(|| learnt_gateway(family, table, device, link, &own, observed)),
         Gateway::Off => None,
     };
     let addresses: Vec<IpAddr> = own.iter().map(|a| a.address).collect();
@@ -226,9 +242,8 @@ fn learnt_gateway(
 ) -> Option<Option<IpAddr>> {
     let hop_of = |route: &Route| route.hops.iter().find(|h| h.device == device).map(|h| h.via);
     let in_main = observed
-        .routes
-        .iter()
-        .filter(|r| r.family == family && r.table == TableId::MAIN && r.protocol != PROTOCOL)
+        .foreign_defaults()
+        .filter(|r| r.family == family)
         .filter_map(|r| hop_of(r).map(|via| (r.metric, via)))
         .min();
     if let Some((_, via)) = in_main {

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// `FRA_PROTOCOL`; see `rt_protos` of iproute2: 87 is unassigned there).
 pub const PROTOCOL: u8 = 87;
 
+/// The metric of routes of ours in main, so that whoever else has a route there is preferred.
+pub const METRIC_IN_MAIN: u32 = 8_700;
+
 /// The name of our one nftables table, of family `inet`.
 pub const NFT_TABLE: &str = "anywan";
 
@@ -162,6 +165,22 @@ impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
         write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl std::str::FromStr for Mac {
+    type Err = ();
+
+    /// Six pairs of hexadecimal digits between colons or hyphens.
+    fn from_str(text: &str) -> Result<Mac, ()> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().filter(|p| p.len() == 2).ok_or(())?;
+            let digits = part.bytes().all(|b| b.is_ascii_hexdigit());
+            *byte = u8::from_str_radix(part, 16).ok().filter(|_| digits).ok_or(())?;
+        }
+        parts.next().map_or(Ok(Mac(bytes)), |_| Err(()))
     }
 }
 

@@ -4,17 +4,21 @@
 mod children;
 mod cpu;
 mod flows;
+mod lease;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::names::{Family, IfIndex, Mac, RulePriority, TableId};
+use crate::names::{Family, IfIndex, Mac, PROTOCOL, RulePriority, TableId, WanId};
+use crate::time::Moment;
 
 pub use children::{ChildEnd, Running};
 pub use cpu::{Core, CpuFile, CpuSet, Cpus, Irq, Nic};
 pub use flows::{TcpFlow, Traffic};
+pub use lease::{Lease, STATIC_ROUTES_MAX};
 
 /// All facts about the kernel, as last read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -23,7 +27,7 @@ pub struct Observed {
     pub links: BTreeMap<IfIndex, Link>,
     /// Every address of every interface.
     pub addresses: BTreeSet<Address>,
-    /// The default routes (0.0.0.0/0, ::/0): ours in any table, other programs' in main.
+    /// Ours in any table, and of other programs' the default routes (0.0.0.0/0, ::/0) of main.
     pub routes: BTreeSet<Route>,
     /// Our ip rules: those that carry our protocol number.
     pub rules: BTreeSet<Rule>,
@@ -43,10 +47,16 @@ pub struct Observed {
     /// The programs that we run for ourselves, by our name for each.
     #[serde(default)]
     pub children: BTreeMap<String, Running>,
+    /// What DHCP servers have given to WANs, as long as it is in force.
+    #[serde(default)]
+    pub leases: BTreeMap<WanId, Lease>,
+    /// WANs about which no DHCP server has said anything yet.
+    #[serde(default)]
+    pub undecided: BTreeSet<WanId>,
 }
 
 /// One network interface.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Link {
     /// Its present name, up to 15 bytes.
     pub name: String,
@@ -58,6 +68,15 @@ pub struct Link {
     pub point_to_point: bool,
     /// MTU in bytes.
     pub mtu: u32,
+    /// Its hardware address, where it has one of Ethernet's kind.
+    #[serde(default)]
+    pub mac: Option<Mac>,
+    /// The device that it belongs to, as the kernel's bus calls it: `1-1.3:1.0` on USB.
+    #[serde(default)]
+    pub parent: Option<String>,
+    /// Its driver, e.g. `cdc_ether`; of an interface without hardware its kind, e.g. `veth`.
+    #[serde(default)]
+    pub driver: Option<String>,
 }
 
 /// One address of an interface.
@@ -75,15 +94,51 @@ pub struct Address {
     pub global: bool,
     /// Deprecated: no new flow should use it.
     pub deprecated: bool,
+    /// Put there by us (`IFA_PROTO`).
+    #[serde(default)]
+    pub ours: bool,
+    /// When the kernel takes it away by itself, as closely as it tells (to a second or two).
+    #[serde(default)]
+    pub until: Option<Moment>,
 }
 
-/// A default route.
+/// An address of ours as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct OwnAddress {
+    /// The interface.
+    pub device: IfIndex,
+    /// The address.
+    pub address: IpAddr,
+    /// Its prefix length in bits.
+    pub prefix: u8,
+    /// When the kernel is to take it away by itself; `None`: never.
+    pub until: Option<Moment>,
+}
+
+impl OwnAddress {
+    /// An address that is there.
+    pub fn of(address: &Address) -> OwnAddress {
+        let Address { device, address, prefix, until, .. } = *address;
+        OwnAddress { device, address, prefix, until }
+    }
+
+    /// Whether this is that address, lifetimes aside.
+    pub fn is(&self, address: &Address) -> bool {
+        (self.device, self.address, self.prefix)
+            == (address.device, address.address, address.prefix)
+    }
+}
+
+/// A route; where others put it, a default route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// IPv4 or IPv6.
     pub family: Family,
     /// The table that holds it.
     pub table: TableId,
+    /// Where it leads; `None` for a default route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<IpNet>,
     /// Its metric: lower is preferred (`RTA_PRIORITY`).
     pub metric: u32,
     /// Who put it there (`rtm_protocol`).
@@ -177,12 +232,19 @@ pub enum Key {
     DeviceIpv6(u32, Ipv6Addr),
     /// An interface and a hardware address.
     DeviceMac(u32, Mac),
+    /// An IPv4 address.
+    Ipv4(Ipv4Addr),
 }
 
 impl Observed {
     /// The interface with this name.
     pub fn link_named(&self, name: &str) -> Option<(IfIndex, &Link)> {
         self.links.iter().find(|(_, link)| link.name == name).map(|(index, link)| (*index, link))
+    }
+
+    /// The default routes in main that other programs have put there.
+    pub fn foreign_defaults(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().filter(|r| r.table == TableId::MAIN && r.protocol != PROTOCOL)
     }
 
     /// The addresses of `family` on `device` that new flows may use, best first.
@@ -208,6 +270,19 @@ pub enum KeyKind {
     DeviceIpv6,
     /// An interface index and a hardware address.
     DeviceMac,
+    /// An IPv4 address.
+    Ipv4,
+}
+
+/// What the elements of a map lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leads {
+    /// Nothing: it is a plain set, and the value is "".
+    Nowhere,
+    /// `goto` to a chain; the value is its name.
+    Chain,
+    /// An IPv4 address, the value in its usual text.
+    Ipv4,
 }
 
 /// One map or set of our nftables table.
@@ -217,21 +292,21 @@ pub struct MapSpec {
     pub name: &'static str,
     /// Its key.
     pub key: KeyKind,
-    /// The element's value is a `goto` to a chain; otherwise it is a plain set.
-    pub verdict: bool,
+    /// What its elements lead to.
+    pub leads: Leads,
 }
 
 const fn map(name: &'static str, key: KeyKind) -> MapSpec {
-    MapSpec { name, key, verdict: true }
+    MapSpec { name, key, leads: Leads::Chain }
 }
 
 const fn set(name: &'static str) -> MapSpec {
-    MapSpec { name, key: KeyKind::Number, verdict: false }
+    MapSpec { name, key: KeyKind::Number, leads: Leads::Nowhere }
 }
 
 /// All maps and sets of our table; everything that changes while the configuration stays the same
 /// is an element of one of them.
-pub const MAPS: [MapSpec; 15] = [
+pub const MAPS: [MapSpec; 17] = [
     map("slots4", KeyKind::Number),
     map("slots6", KeyKind::Number),
     map("restore4", KeyKind::Number),
@@ -244,6 +319,8 @@ pub const MAPS: [MapSpec; 15] = [
     map("out_by6", KeyKind::Number),
     map("clamp", KeyKind::Number),
     map("stray", KeyKind::Number),
+    map("aliases", KeyKind::Ipv4),
+    MapSpec { name: "behind", key: KeyKind::Ipv4, leads: Leads::Ipv4 },
     set("lans"),
     set("guarded"),
     set("outside"),

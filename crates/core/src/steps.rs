@@ -3,6 +3,8 @@
 //! a question to the world that an event answers. Nothing else leaves the core.
 
 mod diff;
+mod model;
+mod show;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +17,7 @@ use crate::config::Target;
 use crate::desired::Program;
 use crate::names::{Family, IfIndex, Mark, WanId};
 use crate::observed::{
-    CpuFile, Elements, Key, Observed, Route, Rule, RuleAction, Structure, TcpFlow,
+    CpuFile, Elements, Key, Observed, OwnAddress, Route, Rule, Structure, TcpFlow,
 };
 
 pub use diff::diff;
@@ -66,7 +68,13 @@ pub enum Step {
     ChangeElements(Vec<ElementChange>),
     /// Deletes our nftables table.
     DeleteTable,
-    /// Adds a route, or replaces the one with the same table and metric.
+    /// Sets an interface up.
+    SetUp(IfIndex),
+    /// Adds an address of ours, or says anew how long it lives.
+    PutAddress(OwnAddress),
+    /// Deletes an address of ours.
+    DeleteAddress(OwnAddress),
+    /// Adds a route, or replaces the one with the same destination, table and metric.
     PutRoute(Route),
     /// Deletes a route.
     DeleteRoute(Route),
@@ -278,6 +286,13 @@ pub fn expect(observed: &mut Observed, step: &Step) {
             }
         }
         Step::DeleteTable => observed.nft = crate::observed::Nft::default(),
+        Step::SetUp(device) => {
+            if let Some(link) = observed.links.get_mut(device) {
+                link.up = true;
+            }
+        }
+        Step::PutAddress(own) => model::put_address(observed, own),
+        Step::DeleteAddress(own) => model::delete_address(observed, own),
         Step::PutRoute(route) => {
             observed.routes.retain(|r| !same_place(r, route));
             observed.routes.insert(route.clone());
@@ -298,100 +313,9 @@ pub fn expect(observed: &mut Observed, step: &Step) {
     }
 }
 
-/// Whether one route replaces the other: same family, table and metric, both ours.
+/// Whether one route replaces the other: same family, destination, table and metric, both
+/// ours.
 pub fn same_place(a: &Route, b: &Route) -> bool {
-    (a.family, a.table, a.metric, a.protocol) == (b.family, b.table, b.metric, b.protocol)
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Step::SetSysctl { path, value } => {
-                write!(f, "set {} = {value}", path.replace('/', "."))
-            }
-            Step::RestoreSysctl { path, value } => {
-                write!(f, "put back {} = {value}", path.replace('/', "."))
-            }
-            Step::SetCpus { file, value } => write!(f, "set {file} = {value}"),
-            Step::RestoreCpus { file, value } => write!(f, "put back {file} = {value}"),
-            Step::ReplaceTable { .. } => f.write_str("load nftables table inet anywan"),
-            Step::ChangeElements(changes) => {
-                f.write_str("change nftables elements: ")?;
-                let shown: Vec<String> = changes.iter().take(3).map(ToString::to_string).collect();
-                f.write_str(&shown.join(", "))?;
-                match changes.len().checked_sub(3) {
-                    Some(more) if more > 0 => write!(f, ", and {more} more"),
-                    _ => Ok(()),
-                }
-            }
-            Step::DeleteTable => f.write_str("delete nftables table inet anywan"),
-            Step::PutRoute(route) => write!(f, "put {route}"),
-            Step::DeleteRoute(route) => write!(f, "delete {route}"),
-            Step::AddRule(rule) => write!(f, "add {rule}"),
-            Step::DeleteRule(rule) => write!(f, "delete {rule}"),
-            Step::StartChild { name, .. } => write!(f, "start {name}"),
-            Step::ReloadChild { name, .. } => write!(f, "have {name} read its files again"),
-            Step::StopChild { name } => write!(f, "stop {name}"),
-        }
-    }
-}
-
-impl fmt::Display for ElementChange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = match self.key {
-            Key::Number(n) if self.map.starts_with("restore") => format!("{n:#x}"),
-            Key::Number(n) => n.to_string(),
-            Key::DeviceIpv4(d, a) => format!("{d} {a}"),
-            Key::DeviceIpv6(d, a) => format!("{d} {a}"),
-            Key::DeviceMac(d, a) => format!("{d} {a}"),
-        };
-        let show = |chain: &Option<String>| match chain.as_deref() {
-            None => "nothing".to_owned(),
-            Some("") => "present".to_owned(),
-            Some(chain) => chain.to_owned(),
-        };
-        write!(f, "{}[{key}] {} -> {}", self.map, show(&self.old), show(&self.new))
-    }
-}
-
-impl fmt::Display for Route {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} default route", self.family)?;
-        if self.hops.is_empty() {
-            f.write_str(" unreachable")?;
-        }
-        for hop in &self.hops {
-            if let Some(via) = hop.via {
-                write!(f, " via {via}")?;
-            }
-            write!(f, " dev {}", hop.device.0)?;
-            if self.hops.len() > 1 {
-                write!(f, " weight {}", hop.weight)?;
-            }
-        }
-        write!(f, " table {} metric {}", self.table.0, self.metric)
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} rule {}:", self.family, self.priority.0)?;
-        if self.invert {
-            f.write_str(" not")?;
-        }
-        if let Some(source) = self.source {
-            write!(f, " from {source}")?;
-        }
-        if let Some((mark, mask)) = self.mark {
-            write!(f, " fwmark {mark:#x}/{mask:#x}")?;
-        }
-        match self.action {
-            RuleAction::Lookup(table) => write!(f, " lookup {}", table.0),
-            RuleAction::LookupNoDefault(table) => {
-                write!(f, " lookup {} suppress_prefixlength 0", table.0)
-            }
-            RuleAction::Goto(priority) => write!(f, " goto {}", priority.0),
-            RuleAction::Unreachable => f.write_str(" unreachable"),
-        }
-    }
+    (a.family, a.table, a.to, a.metric, a.protocol)
+        == (b.family, b.table, b.to, b.metric, b.protocol)
 }

@@ -63,6 +63,7 @@ impl World {
                     carrier: !rest.contains(&"down") && !rest.contains(&"nocarrier"),
                     point_to_point: rest.contains(&"p2p"),
                     mtu: mtu.map_or(1500, |m| m.parse().expect("an MTU")),
+                    ..Link::default()
                 };
                 self.kernel.links.insert(device(index), link);
             }
@@ -161,6 +162,8 @@ fn address(index: &str, net: &str) -> Address {
         peer: None,
         global: true,
         deprecated: false,
+        ours: false,
+        until: None,
     }
 }
 
@@ -169,6 +172,7 @@ fn default(index: &str, via: &str, metric: &str) -> Route {
     Route {
         family: via.map_or(Family::Ipv4, Family::of),
         table: TableId::MAIN,
+        to: None,
         metric: metric.parse().expect("a metric"),
         protocol: 16,
         hops: vec![Hop { device: device(index), via, weight: 1 }],

@@ -63,7 +63,9 @@ macro_rules! cases {
 cases![
     a_hundred_and_more,
     a_long_line,
+    addresses,
     backslash,
+    bad_addresses,
     binary,
     bom_and_crlf,
     bom_and_crlf_with_an_error,
@@ -123,6 +125,7 @@ cases![
     prose,
     reserved_tables,
     sections_as_values,
+    selectors,
     single_brackets,
     single_brackets_after_double,
     single_brackets_twice,

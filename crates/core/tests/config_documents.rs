@@ -166,7 +166,7 @@ fn the_reference_and_the_schema_name_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 1 + 2 + 12 + 7 + 5);
+    assert_eq!(count, 1 + 2 + 14 + 7 + 5);
     for (code, _) in config::CODES {
         assert!(reference.contains(&format!("| `{code}` |")), "{code}");
     }

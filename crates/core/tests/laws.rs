@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anywan_core::choose::{Choice, Sides, choose};
 use anywan_core::config::{
-    AllDown, Config, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Wan,
+    Addressing, AllDown, Config, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Wan,
 };
 use anywan_core::desired::{Basis, Desired, desire, nothing};
 use anywan_core::facts::{self, Numbers, WanFacts, assign_numbers};
@@ -86,6 +86,8 @@ fn config(draws: &[Draw]) -> Config {
             Gateway::Auto
         },
         gateway6: Gateway::Auto,
+        gateway_alias: None,
+        address: Addressing::Observe,
         priority: draw.priority,
         weight: Weight(draw.weight),
         metered: false,
@@ -119,6 +121,7 @@ fn kernel(draws: &[Draw]) -> Observed {
         carrier,
         point_to_point: false,
         mtu: 1500,
+        ..Link::default()
     };
     kernel.links.insert(IfIndex(2), link("eth0", true));
     let own = |device, address, prefix| Address {
@@ -128,6 +131,8 @@ fn kernel(draws: &[Draw]) -> Observed {
         peer: None,
         global: true,
         deprecated: false,
+        ours: false,
+        until: None,
     };
     kernel.addresses.insert(own(IfIndex(2), Ipv4Addr::new(192, 168, 0, 254).into(), 24));
     for (n, draw) in numbered(draws) {
@@ -157,6 +162,7 @@ fn kernel(draws: &[Draw]) -> Observed {
                 kernel.routes.insert(Route {
                     family: Family::of(address),
                     table: TableId::MAIN,
+                    to: None,
                     metric: u32::from(n),
                     protocol: 16,
                     hops: vec![Hop { device, via: Some(via), weight: 1 }],

@@ -9,9 +9,11 @@
 //! wake clients are opened when first needed. [`Monitor`] and [`Destroyed`] have sockets of their
 //! own.
 
+mod addresses;
 mod conntrack;
 #[doc(hidden)]
 pub mod cpu;
+mod drivers;
 mod error;
 mod links;
 mod monitor;
@@ -38,6 +40,8 @@ use anywan_core::observed::{
 use anywan_core::steps::Step;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 
+use crate::clock::Clock;
+
 pub use conntrack::{Destroyed, Gone};
 pub use error::{KernelError, Refused};
 pub use monitor::{Hints, Monitor};
@@ -47,11 +51,14 @@ use socket::Conn;
 /// The kernel of one network namespace: that of the thread that opened it.
 #[derive(Debug)]
 pub struct Kernel {
+    /// By which the kernel's lifetimes become moments.
+    clock: Clock,
     route: Conn,
     route_dumps: Conn,
     netfilter: Conn,
     memory: Memory,
     cpu_files: cpu::Files,
+    drivers: drivers::Drivers,
     table: nft::Table,
     waker: wake::Waker,
 }
@@ -72,6 +79,8 @@ impl Kernel {
             netfilter: open("nfnetlink", NETLINK_NETFILTER)?,
             memory: Memory::open(state_dir),
             cpu_files: cpu::Files::new(Path::new("/")),
+            clock: Clock::start(),
+            drivers: drivers::Drivers::default(),
             table: nft::Table::default(),
             waker: wake::Waker::default(),
         };
@@ -88,6 +97,11 @@ impl Kernel {
                 Err(KernelError::Open { what: "nf_tables", hint, source })
             }
         }
+    }
+
+    /// The clock by which lifetimes are told.
+    pub fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// Everything at once, with the kernel parameters of these paths, and nothing from memory; of
@@ -109,20 +123,24 @@ impl Kernel {
             cpus: self.cpus(&BTreeSet::new())?,
             nft: self.nft()?,
             children: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            undecided: BTreeSet::new(),
         })
     }
 
     /// Every network interface.
     pub fn links(&mut self) -> Result<BTreeMap<IfIndex, Link>, KernelError> {
-        links::read_links(&mut self.route)
+        let mut links = links::read_links(&mut self.route)?;
+        self.drivers.name(&mut links);
+        Ok(links)
     }
 
     /// Every address of every interface.
     pub fn addresses(&mut self) -> Result<BTreeSet<Address>, KernelError> {
-        links::read_addresses(&mut self.route)
+        addresses::read(&mut self.route, self.clock.now())
     }
 
-    /// The default routes: ours in any table, everybody's in main.
+    /// Ours in any table, and everybody's default routes in main.
     pub fn routes(&mut self) -> Result<BTreeSet<Route>, KernelError> {
         routes::read(&mut self.route_dumps)
     }
@@ -196,6 +214,9 @@ impl Kernel {
             }
             Step::ChangeElements(changes) => self.table.change(&mut self.netfilter, changes),
             Step::DeleteTable => self.table.delete(&mut self.netfilter, &mut self.memory),
+            Step::SetUp(device) => links::set_up(&mut self.route, *device),
+            Step::PutAddress(own) => addresses::put(&mut self.route, own, self.clock.now()),
+            Step::DeleteAddress(own) => addresses::delete(&mut self.route, own),
             Step::PutRoute(route) => routes::put(&mut self.route, route),
             Step::DeleteRoute(route) => routes::delete(&mut self.route, route),
             Step::AddRule(rule) => rules::add(&mut self.route, rule),

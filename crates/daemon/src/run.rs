@@ -82,7 +82,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let kernel = Kernel::open(&options.state_dir)?;
     let children = Children::open(&options.socket);
     let (prober, results) = Prober::new();
-    let clock = Clock::start();
+    let clock = kernel.clock();
     let engine = Engine::new(config, &state.kept());
     let (notices, _) = broadcast::channel(NOTICES_MAX);
     let waking = Waking::new(mark_field.ask());
@@ -122,7 +122,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 pub fn take_down(options: &Options) -> anyhow::Result<()> {
     let _state = StateDir::open(&options.state_dir)?;
     let mut kernel = Kernel::open(&options.state_dir)?;
-    let (mut children, clock) = (Children::open(&options.socket), Clock::start());
+    let (mut children, clock) = (Children::open(&options.socket), kernel.clock());
     let mut failures = Vec::new();
     for _ in 0..ROUNDS_MAX {
         let former: Vec<String> = kernel.sysctls_before().keys().cloned().collect();

@@ -72,6 +72,15 @@ impl Topology {
         }
     }
 
+    /// Plugs in again what is gone ([`Fault::InterfaceGone`]), with this name and hardware address,
+    /// and with nothing set up in the router.
+    pub fn plug_wan(&self, number: usize, name: &str, mac: &str) -> Result<()> {
+        let (wan, isp) = (self.wan(number), self.isp(number));
+        let peer = format!("peer name lan netns {}", isp.name());
+        self.router().ip_batch(&format!("link add {name} address {mac} type veth {peer}"))?;
+        isp.ip_batch(&isp_lan(wan))
+    }
+
     /// Undoes a fault. Whatever is swallowed beyond a gateway is mended together.
     pub fn mend_wan(&self, number: usize, fault: &Fault) -> Result<()> {
         let (wan, isp) = (self.wan(number), self.isp(number));

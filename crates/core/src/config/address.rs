@@ -12,6 +12,7 @@ pub(super) fn of_family(key: &str, text: &str, family: Family) -> Result<IpAddr,
         Ok(address) => {
             let what = format!("{address} is not an {family} address");
             let hint = match family {
+                _ if key == "gateway_alias" => "write an IPv4 address, or \"off\"".to_owned(),
                 Family::Ipv4 => format!("write it as `{key}6`, and here an IPv4 address"),
                 Family::Ipv6 => {
                     let other = key.trim_end_matches('6');

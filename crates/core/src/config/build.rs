@@ -4,11 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::keys;
 use super::model::{
-    AllDown, Config, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target, Wan,
+    Addressing, AllDown, Config, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target,
+    Wan,
 };
 use super::value::{self, Value};
 use super::walk::{Draft, Fields};
@@ -93,8 +95,13 @@ impl Layers<'_> {
             | Value::Flag(_)
             | Value::Time(_)
             | Value::Bytes(_)
+            | Value::Addresses(_)
             | Value::Targets(_) => None,
         }
+    }
+
+    fn addresses(&self, name: &str) -> Option<Vec<IpNet>> {
+        if let Value::Addresses(all) = self.value(name)? { Some(all) } else { None }
     }
 }
 
@@ -130,8 +137,14 @@ fn wan(fields: &Fields, own: &Fields, shared: &Fields) -> Option<Wan> {
     Some(Wan {
         name: keys.text("name")?,
         interface: keys.text("interface")?,
+        address: match keys.word("address") {
+            Some("dhcp") => Addressing::Dhcp,
+            Some(_) => Addressing::Observe,
+            None => Addressing::Static(keys.addresses("address")?),
+        },
         gateway: gateway(keys.address("gateway")?, v4)?,
         gateway6: gateway(keys.address("gateway6")?, v6)?,
+        gateway_alias: keys.address("gateway_alias")?.ok().and_then(v4),
         priority: u8::try_from(keys.number("priority")?).ok()?,
         weight: Weight(u16::try_from(keys.number("weight")?).ok()?),
         metered,

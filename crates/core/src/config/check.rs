@@ -2,6 +2,8 @@
 //! more WANs than numbers. In: a [`Draft`]; adds to the faults. What is wrong by itself was
 //! reported before, and is left out here.
 
+mod alone;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -30,6 +32,7 @@ pub(super) fn check(draft: &Draft, faults: &mut Faults) {
         shared_with_wan(&draft.wans, family, faults);
     }
     shared_with_lan(draft, faults);
+    alone::check(draft, faults);
     too_many(draft, faults);
     reserved_table(&draft.router, faults);
 }

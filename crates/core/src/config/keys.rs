@@ -49,6 +49,8 @@ pub(super) enum Kind {
     Bytes { min: u64, max: u64, words: &'static [Word] },
     /// An address, or one of the words.
     Address { family: Family, words: &'static [Word] },
+    /// One of these words, an address with its prefix length, or a list of such.
+    Addresses { words: &'static [Word] },
     /// A list of probe targets.
     Targets,
     /// A mask for packet marks.
@@ -68,6 +70,9 @@ pub(super) struct Later {
     /// What to do without it.
     pub(super) hint: &'static str,
 }
+
+/// The most addresses of one WAN: a provider's small subnet.
+pub(super) const MAX_ADDRESSES: usize = 64;
 
 /// The most targets in one list: each is asked in every burst, so more would only be noise.
 pub(super) const MAX_TARGETS: usize = 16;
@@ -109,8 +114,6 @@ pub(super) fn either(words: &[Word]) -> String {
     list.join(" or ")
 }
 
-const FROM_SYSTEM: &str = "remove it: the system gives the interface its address (NetworkManager, \
-     dhcpcd, systemd-networkd, ifupdown), and anywan uses what it finds";
 /// What a later version will have.
 pub(super) const LATER: &[Later] = &[
     Later {
@@ -138,7 +141,6 @@ pub(super) const LATER: &[Later] = &[
         name: "dhcp",
         hint: "remove it, and run a DHCP server such as dnsmasq beside anywan",
     },
-    Later { section: "wan", name: "address", hint: FROM_SYSTEM },
     Later {
         section: "wan",
         name: "ppp",
@@ -199,7 +201,8 @@ const LAN: &[Key] = &[
         name: "interface",
         kind: Kind::Interface,
         default: None,
-        doc: "The interface of this network, e.g. `\"eth0\"` or `\"br-lan\"`; each only once.",
+        doc: "The interface of this network, e.g. `\"eth0\"` or `\"br-lan\"`; each only once. It may \
+              also be meant by its hardware, like that of a WAN.",
         aliases: &["device", "dev", "iface", "ifname", "nic", "port"],
     },
     Key {
@@ -216,9 +219,20 @@ const LAN: &[Key] = &[
 ];
 
 const NEXT_HOP: &[Word] = &[
-    Word("auto", "learnt from the system: its default routes, the PPP peer, router advertisements"),
+    Word(
+        "auto",
+        "learnt: from the lease, the default routes of other programs, the PPP peer, router \
+         advertisements",
+    ),
     Word("off", "this WAN does not carry the family"),
 ];
+
+const ADDRESSING: &[Word] = &[
+    Word("observe", "whatever other programs give the interface"),
+    Word("dhcp", "anywan asks a DHCP server for an IPv4 address itself; `gateway` may be \"auto\""),
+];
+
+const ALIAS: &[Word] = &[Word("off", "none")];
 
 const SOURCE: &[Word] = &[
     Word("masquerade", "translated to whatever address the interface has"),
@@ -238,8 +252,22 @@ const WAN: &[Key] = &[
         kind: Kind::Interface,
         default: None,
         doc: "The interface that leads to it, e.g. `\"usb0\"` or `\"ppp0\"`. It may be that of a \
-              LAN (one-armed) or of another WAN; then `gateway` must be written.",
+              LAN (one-armed) or of another WAN; then `gateway` must be written. \
+              `\"mac:0c:5b:8f:27:9a:64\"` is the one with this hardware address, \
+              `\"usb:1-1.3\"` the one in this USB port (as `ls /sys/bus/usb/devices` names it), \
+              `\"driver:cdc_ether\"` the one with this driver (`ethtool -i`), whatever the \
+              system calls it; of several, the first that no other section names.",
         aliases: &["device", "dev", "iface", "ifname", "nic", "port"],
+    },
+    Key {
+        name: "address",
+        kind: Kind::Addresses { words: ADDRESSING },
+        default: Some("\"observe\""),
+        doc: "Its own addresses, e.g. `\"192.0.2.10/24\"` or \
+              `[\"192.0.2.10/24\", \"192.0.2.11/24\", \"2001:db8::10/64\"]`, the preferred one \
+              first. With addresses or `\"dhcp\"` anywan also sets the interface up; what other \
+              programs have put there is left alone.",
+        aliases: &["addresses", "ip", "ipaddr", "proto", "cidr"],
     },
     Key {
         name: "gateway",
@@ -254,6 +282,15 @@ const WAN: &[Key] = &[
         default: Some("\"auto\""),
         doc: "The IPv6 address of the next router, often a link-local one (`fe80::…`).",
         aliases: &["gw6", "ipv6_gateway", "gateway_v6"],
+    },
+    Key {
+        name: "gateway_alias",
+        kind: Kind::Address { family: Family::Ipv4, words: ALIAS },
+        default: Some("\"off\""),
+        doc: "Another address for the IPv4 gateway, e.g. `\"192.168.108.1\"`: LANs and the router \
+              reach it there through this WAN, whoever else has the same address. For the own \
+              pages of sticks that are all 192.168.8.1. Any address that is not in use.",
+        aliases: &["alias", "modem", "modem_address", "page"],
     },
     Key {
         name: "priority",

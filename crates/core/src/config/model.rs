@@ -1,15 +1,18 @@
 //! The configuration as the rest of the core sees it: plain values, valid by construction. Made
 //! only by the parser beside it; says nothing about text.
 
+mod selector;
 mod target;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Family, MarkField, RulePriority, TableId, Weight};
 
+pub use selector::Selector;
 pub use target::{Expect, Host, HttpTarget, Kind, Target};
 
 /// A whole configuration file.
@@ -61,12 +64,19 @@ pub enum Inbound {
 pub struct Wan {
     /// Unique, `[a-z0-9-]{1,15}`.
     pub name: String,
-    /// The interface; may be a LAN's (one-armed) or another WAN's (then both need a gateway).
+    /// The interface; may be a LAN's (one-armed) or another WAN's (then both need a gateway). In
+    /// the file a name or another [`Selector`]; everywhere else a name.
     pub interface: String,
+    /// Where its own addresses come from.
+    #[serde(default)]
+    pub address: Addressing,
     /// The IPv4 next hop.
     pub gateway: Gateway<Ipv4Addr>,
     /// The IPv6 next hop.
     pub gateway6: Gateway<Ipv6Addr>,
+    /// Another address under which the IPv4 next hop is found, whoever else has its own one.
+    #[serde(default)]
+    pub gateway_alias: Option<Ipv4Addr>,
     /// 1 to 255; lower is preferred.
     pub priority: u8,
     /// 1 to 256; the share among WANs of equal priority.
@@ -93,6 +103,18 @@ impl Wan {
             Family::Ipv6 => self.nat6 != Nat::None,
         }
     }
+}
+
+/// Where a WAN's own addresses come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Addressing {
+    /// From other programs; we only look.
+    #[default]
+    Observe,
+    /// From a DHCP server, which we ask ourselves.
+    Dhcp,
+    /// From the file; the first is preferred. At least one.
+    Static(Vec<IpNet>),
 }
 
 /// Where a WAN's next hop comes from.

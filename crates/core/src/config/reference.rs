@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::fault::CODES;
-use super::keys::{Key, Kind, LATER, MAX_TARGETS, SECTIONS, Section, TOP, Word};
+use super::keys::{Key, Kind, LATER, MAX_ADDRESSES, MAX_TARGETS, SECTIONS, Section, TOP, Word};
 use super::{bytes, duration};
 use crate::names::Family;
 
@@ -40,6 +40,7 @@ const TOGETHER: &str = "
 - A WAN may share the interface of a LAN (one-armed). Then it needs a written `gateway`, or
   `gateway = \"off\"`; `gateway6` may stay `\"auto\"`.
 - A WAN uses at least one of IPv4 and IPv6.
+- `address = \"dhcp\"` needs an interface of its own: on a LAN's the LAN's own server would answer.
 - `[wan.health]` stands below its `[[wan]]`, and replaces `[health]` key by key. An empty list of
   targets asks nobody: the WAN is then judged by link, address and gateway alone.
 ";
@@ -74,7 +75,10 @@ fn table(out: &mut String, section: &Section) {
 
 fn takes(kind: &Kind) -> String {
     match kind {
-        Kind::Interface => "an interface's name, 1 to 15 bytes".to_owned(),
+        Kind::Interface => {
+            "an interface's name, 1 to 15 bytes, or `\"mac:…\"`, `\"usb:…\"`, `\"driver:…\"`"
+                .to_owned()
+        }
         Kind::Name => "1 to 15 of a-z, 0-9 and `-`".to_owned(),
         Kind::Words(words) => listed(words),
         Kind::Number { min, max } => format!("a whole number, {min} to {max}"),
@@ -93,6 +97,10 @@ fn takes(kind: &Kind) -> String {
         Kind::Address { family: Family::Ipv6, words } => {
             or_words("an IPv6 address".to_owned(), words)
         }
+        Kind::Addresses { words } => or_words(
+            format!("an address with its prefix length, a list of at most {MAX_ADDRESSES}"),
+            words,
+        ),
         Kind::Targets => format!("a list of at most {MAX_TARGETS} targets"),
         Kind::Mask => "a mask, hexadecimal in quotes, or a whole number".to_owned(),
     }
@@ -116,7 +124,8 @@ fn meanings(key: &Key) -> String {
         Kind::Words(words)
         | Kind::Time { words, .. }
         | Kind::Bytes { words, .. }
-        | Kind::Address { words, .. } => words,
+        | Kind::Address { words, .. }
+        | Kind::Addresses { words } => words,
         Kind::Interface
         | Kind::Name
         | Kind::Number { .. }

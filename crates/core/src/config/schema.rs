@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{self, Key, Kind, MAX_TARGETS, Section, Word};
+use super::keys::{self, Key, Kind, MAX_ADDRESSES, MAX_TARGETS, Section, Word};
 
 /// The JSON schema (2020-12), as text that ends with a newline.
 pub fn schema() -> String {
@@ -55,7 +55,12 @@ fn section(section: &Section) -> Value {
 fn property(key: &Key) -> Value {
     let mut property = match &key.kind {
         Kind::Interface => json!({
-            "type": "string", "minLength": 1, "maxLength": 15, "pattern": "^[^/\\s]+$"
+            "anyOf": [
+                {"type": "string", "minLength": 1, "maxLength": 15, "pattern": "^[^/:\\s]+$"},
+                {"type": "string", "pattern": "^mac:([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}$"},
+                {"type": "string", "pattern": "^usb:[0-9]+-[0-9]+([.][0-9]+)*$"},
+                {"type": "string", "pattern": "^driver:[^/:\\s]{1,31}$"},
+            ]
         }),
         Kind::Name => json!({"type": "string", "pattern": "^[a-z0-9-]{1,15}$"}),
         Kind::Words(words) => json!({"type": "string", "enum": names(words)}),
@@ -68,6 +73,18 @@ fn property(key: &Key) -> Value {
         }
         Kind::Address { words, .. } => {
             one_of(words, json!({"type": "string", "pattern": "^[0-9a-fA-F.:]+$"}))
+        }
+        Kind::Addresses { words } => {
+            let one = json!({"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$"});
+            let mut either = one_of(words, one.clone());
+            if let Some(any) = either["anyOf"].as_array_mut() {
+                let (most, unique) = (MAX_ADDRESSES, true);
+                any.push(json!({
+                    "type": "array", "minItems": 1, "maxItems": most, "uniqueItems": unique,
+                    "items": one,
+                }));
+            }
+            either
         }
         Kind::Targets => json!({
             "type": "array",

@@ -4,13 +4,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::Spanned;
 use toml::de::{DeInteger, DeValue};
 
 use super::address;
+use super::addresses;
 use super::bytes;
 use super::duration;
 use super::fault::{Fault, Wrong, quoted};
+use super::interface::interface;
 use super::keys::{Key, Kind, Word, either};
 use super::model::Target;
 use super::near::nearest;
@@ -28,6 +31,7 @@ pub(super) enum Value {
     Time(Duration),
     Bytes(u64),
     Address(IpAddr),
+    Addresses(Vec<IpNet>),
     Targets(Vec<Target>),
 }
 
@@ -41,6 +45,7 @@ pub(super) fn read(
     let kind = &key.kind;
     let result = match kind {
         Kind::Targets => return target::list(at, value, faults).map(Value::Targets),
+        Kind::Addresses { words } => return addresses::read(key, words, at, value, faults),
         Kind::Mask => mask(value.get_ref()),
         Kind::Flag => flag(value.get_ref()),
         Kind::Number { min, max } => number(value.get_ref(), *min, *max).map(Value::Number),
@@ -105,7 +110,7 @@ fn text<'a>(key: &Key, value: &'a DeValue<'_>) -> Result<&'a str, Wrong> {
     Err(wrong_type("a string", value, format!("write it in quotes, e.g. {} = {example}", key.name)))
 }
 
-fn word(text: &str, words: &[Word]) -> Option<&'static str> {
+pub(super) fn word(text: &str, words: &[Word]) -> Option<&'static str> {
     words.iter().find(|word| word.0 == text).map(|word| word.0)
 }
 
@@ -267,30 +272,4 @@ fn name(text: &str) -> Result<Value, Wrong> {
         format!("write 1 to 15 of a-z, 0-9 and `-`, e.g. \"{better}\"")
     };
     Err(Wrong::new("config.bad-name", format!("{} cannot be a WAN's name", quoted(text)), hint))
-}
-
-/// The kernel's own rule (`dev_valid_name`), and no character that means something else to nft,
-/// to a path or to a person who copies from `ip link`.
-fn interface(text: &str) -> Result<Value, Wrong> {
-    let hint = if text.is_empty() {
-        "write the name that `ip link` shows, e.g. \"eth0\""
-    } else if text == "lo" {
-        "write an interface that leads out of this computer"
-    } else if text.contains('@') {
-        "write only the part before the `@`"
-    } else if text.contains('*') {
-        "write one interface: there are no wildcards here"
-    } else if text.contains([',', ' ']) {
-        "write one interface, and another section for each other one"
-    } else if text == "." || text == ".." || text.contains(['/', ':', '"', '\\', '%']) {
-        "write the name that `ip link` shows, e.g. \"eth0\""
-    } else if !text.chars().all(|c| c.is_ascii_graphic()) {
-        "use visible ASCII characters, as `ip link` shows them"
-    } else if text.len() > 15 {
-        "a name of an interface has at most 15 characters"
-    } else {
-        return Ok(Value::Text(text.to_owned()));
-    };
-    let what = format!("{} cannot be the name of an interface here", quoted(text));
-    Err(Wrong::new("config.bad-interface", what, hint))
 }

@@ -62,6 +62,7 @@ impl Fields {
             | Value::Time(_)
             | Value::Bytes(_)
             | Value::Address(_)
+            | Value::Addresses(_)
             | Value::Targets(_) => None,
         }
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::Basis;
 use super::slots::deal;
-use crate::config::Inbound;
+use crate::config::{Inbound, Wan};
 use crate::facts::WanFacts;
 use crate::names::{Family, IfIndex, WanId};
 use crate::observed::{Elements, Key, empty_maps};
@@ -28,6 +28,9 @@ pub(super) fn maps(basis: Basis<'_>) -> BTreeMap<String, Elements> {
             devices(basis, *id, facts, device, &mut put);
         }
     }
+    for wan in basis.config.wans.iter() {
+        aliases(basis, wan, &mut put);
+    }
     for lan in &basis.config.lans {
         if let Some((index, _)) = basis.observed.link_named(&lan.interface) {
             put("lans", Key::Number(index.0), String::new());
@@ -37,6 +40,17 @@ pub(super) fn maps(basis: Basis<'_>) -> BTreeMap<String, Elements> {
         }
     }
     maps
+}
+
+/// The gateway under another address: what is sent there is placed on the WAN, and translated to the
+/// gateway's own address.
+fn aliases(basis: Basis<'_>, wan: &Wan, put: &mut impl FnMut(&str, Key, String)) {
+    let (Some(alias), Some(id)) = (wan.gateway_alias, basis.numbers.get(&wan.name)) else { return };
+    let hop = basis.facts.get(id).and_then(|f| f.sides.get(Family::Ipv4).hop.as_ref());
+    if let Some(Some(IpAddr::V4(via))) = hop.map(|hop| hop.via) {
+        put("aliases", Key::Ipv4(alias), format!("only{id}"));
+        put("behind", Key::Ipv4(alias), via.to_string());
+    }
 }
 
 fn slots(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, String)) {

@@ -51,7 +51,8 @@ pub(super) fn routes(basis: Basis<'_>) -> BTreeSet<Route> {
 }
 
 fn family_routes(basis: Basis<'_>, family: Family) -> Vec<Route> {
-    let route = |table, metric, hops| Route { family, table, metric, protocol: PROTOCOL, hops };
+    let route =
+        |table, metric, hops| Route { family, table, to: None, metric, protocol: PROTOCOL, hops };
     let hop = |id: &WanId| basis.facts.get(id).and_then(|f| f.sides.get(family).hop.clone());
     let mut routes: Vec<Route> = basis
         .facts

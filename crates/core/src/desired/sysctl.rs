@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Basis, cpu};
-use crate::config::{Config, Cpu};
+use crate::config::{Addressing, Config, Cpu};
 use crate::names::Family;
 use crate::observed::{CpuFile, Observed};
 
@@ -37,6 +37,7 @@ pub fn watched(config: &Config, observed: &Observed) -> BTreeSet<String> {
             paths.insert(format!("net/{}", name.replace('*', device)));
         }
     }
+    paths.extend(promotions(config, observed));
     if config.cpu == Cpu::Auto {
         paths.insert(cpu::FLOW_ENTRIES.to_owned());
     }
@@ -75,6 +76,9 @@ pub(super) fn values(basis: Basis<'_>) -> BTreeMap<String, String> {
             want(accept_ra, "2");
         }
     }
+    for path in promotions(basis.config, basis.observed) {
+        want(path, "1");
+    }
     let shared = |name: &str| basis.config.lans.iter().any(|l| l.interface == name);
     if basis.config.wans.iter().any(|w| shared(&w.interface)) {
         // The kernel takes the OR of `all` and the interface's own.
@@ -90,6 +94,14 @@ pub(super) fn values(basis: Basis<'_>) -> BTreeMap<String, String> {
         }
     }
     values
+}
+
+/// Where addresses are ours: when the first of a subnet goes, the kernel takes all others of that
+/// subnet with it, unless this says that the next is promoted.
+fn promotions(config: &Config, observed: &Observed) -> BTreeSet<String> {
+    let wans = config.wans.iter().filter(|wan| wan.address != Addressing::Observe);
+    let there = wans.filter(|wan| observed.link_named(&wan.interface).is_some());
+    there.map(|wan| format!("net/ipv4/conf/{}/promote_secondaries", wan.interface)).collect()
 }
 
 /// What we changed once and no longer need, with the value that it had.

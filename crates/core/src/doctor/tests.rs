@@ -19,8 +19,14 @@ fn config() -> Config {
 }
 
 fn give(machine: &mut Machine, index: u32, name: &str, address: [u8; 4], prefix: u8) {
-    let link =
-        Link { name: name.to_owned(), up: true, carrier: true, point_to_point: false, mtu: 1500 };
+    let link = Link {
+        name: name.to_owned(),
+        up: true,
+        carrier: true,
+        point_to_point: false,
+        mtu: 1500,
+        ..Link::default()
+    };
     machine.observed.links.insert(IfIndex(index), link);
     let own = |address: &Address| address.device == IfIndex(index);
     machine.observed.addresses.retain(|address| !own(address));
@@ -31,6 +37,8 @@ fn give(machine: &mut Machine, index: u32, name: &str, address: [u8; 4], prefix:
         peer: None,
         global: true,
         deprecated: false,
+        ours: false,
+        until: None,
     });
 }
 
@@ -48,6 +56,7 @@ fn sound() -> Machine {
     machine.observed.routes.insert(Route {
         family: Family::Ipv4,
         table: TableId::MAIN,
+        to: None,
         metric: 100,
         protocol: 16,
         hops: vec![Hop {

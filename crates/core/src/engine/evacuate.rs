@@ -243,7 +243,9 @@ impl Engine {
         let numbers = &self.numbers;
         let over = |w: &Wan| count == 0 && numbers.get(&w.name) == Some(&wan);
         let Some(place) = self.config.retiring.iter().position(over) else { return };
-        let name = self.config.retiring.remove(place).name;
+        let mut written = self.written.clone();
+        let name = written.retiring.remove(place).name;
+        self.rewrite(written);
         self.number_wans();
         self.stale = true;
         self.tell(now, "config", None, None, (&name, "", "the last flow of a former WAN is over"));

@@ -122,6 +122,7 @@ impl Engine {
         };
         let mut other = Engine::new(config, &self.kept());
         other.observed = self.observed.clone();
+        other.name_interfaces();
         other.read = self.read;
         other.sides = self.sides.clone();
         other.started = self.started;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{Engine, Happening, NOTICES_MAX};
 use crate::api::{API_VERSION, FamilyStatus, Problem, State, Status, WanStatus};
 use crate::choose::{Choice, FamilyChoice};
-use crate::config::{Gateway, Wan};
+use crate::config::{Addressing, Gateway, Wan};
 use crate::desired;
 use crate::facts::{Obstacle, SideFacts};
 use crate::names::{Family, PROTOCOL, TableId, WanId};
@@ -203,7 +203,7 @@ impl Engine {
             let hint = "`ip link` lists the interfaces there are";
             return vec![problem("wan.interface-missing", &at, &what, hint)];
         }
-        let mut problems = Vec::new();
+        let mut problems = self.interface_doubts(wan, &at);
         for family in Family::BOTH {
             let reason = self.sides.get(id).map_or("", |s| s.get(family).reason());
             let waits = matches!(obstacle(family), Some(Obstacle::NoAddress | Obstacle::NoGateway));
@@ -215,11 +215,21 @@ impl Engine {
                 problems.push(problem("wan.down", &at, &what, hint));
             } else if lacks_all {
                 let what = format!("cannot be used over {family} yet: {reason}");
-                let hint = "is its DHCP client running? `gateway` can also be given in the file";
-                problems.push(problem("wan.not-ready", &at, &what, hint));
+                problems.push(problem("wan.not-ready", &at, &what, hint_for(wan)));
             }
         }
         problems
+    }
+}
+
+fn hint_for(wan: &Wan) -> &'static str {
+    match wan.address {
+        Addressing::Observe => {
+            "is its DHCP client running? `address = \"dhcp\"` has anywan do it, and `gateway` can be \
+             given in the file"
+        }
+        Addressing::Dhcp => "anywan goes on asking; `anywan events` tells when it has an address",
+        Addressing::Static(_) => "write its `gateway` in the file",
     }
 }
 

@@ -8,7 +8,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::*;
-use crate::config::{AllDown, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target};
+use crate::config::{
+    Addressing, AllDown, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target,
+};
 use crate::names::{IfIndex, Mac, MarkField, RulePriority, TableId, Weight};
 use crate::observed::{Address, Hop, Link, Neighbour, Nft, Route, Structure, TcpFlow};
 use crate::steps::{Failure, ProbeResult, expect};
@@ -39,6 +41,8 @@ fn wan(number: u8, priority: u8, weight: u16) -> Wan {
         interface: format!("wan{number}"),
         gateway: Gateway::Auto,
         gateway6: Gateway::Auto,
+        gateway_alias: None,
+        address: Addressing::Observe,
         priority,
         weight: Weight(weight),
         metered: false,
@@ -79,7 +83,14 @@ fn config(wans: Vec<Wan>) -> Config {
 }
 
 fn link(name: &str) -> Link {
-    Link { name: name.to_owned(), up: true, carrier: true, point_to_point: false, mtu: 1500 }
+    Link {
+        name: name.to_owned(),
+        up: true,
+        carrier: true,
+        point_to_point: false,
+        mtu: 1500,
+        ..Link::default()
+    }
 }
 
 /// The kernel as other programs have set it up: interfaces with addresses, default routes in main.
@@ -104,10 +115,13 @@ fn kernel(wans: u8) -> Observed {
                 peer: None,
                 global: true,
                 deprecated: false,
+                ours: false,
+                until: None,
             });
             kernel.routes.insert(Route {
                 family: Family::of(address),
                 table: TableId::MAIN,
+                to: None,
                 metric: 100 * u32::from(n),
                 protocol: 16,
                 hops: vec![Hop { device, via: Some(via), weight: 1 }],

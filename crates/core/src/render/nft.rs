@@ -10,7 +10,7 @@ use std::fmt::Write;
 use crate::config::{Nat, Sticky};
 use crate::desired::{SLOTS, Shape, Table, WanShape};
 use crate::names::{Mark, MarkField, NFT_TABLE, WanId};
-use crate::observed::{Elements, Key, KeyKind, MAPS, MapSpec};
+use crate::observed::{Elements, Key, KeyKind, Leads, MAPS, MapSpec};
 
 /// Elements that one `add element` command carries: keeps lines readable.
 const PER_COMMAND: usize = 64;
@@ -84,9 +84,10 @@ fn add_elements(text: &mut String, spec: MapSpec, elements: &Elements) {
     for some in all.chunks(PER_COMMAND) {
         let list: Vec<String> = some
             .iter()
-            .map(|(key, chain)| match spec.verdict {
-                true => format!("{} : goto {chain}", key_text(**key)),
-                false => key_text(**key),
+            .map(|(key, value)| match spec.leads {
+                Leads::Chain => format!("{} : goto {value}", key_text(**key)),
+                Leads::Ipv4 => format!("{} : {value}", key_text(**key)),
+                Leads::Nowhere => key_text(**key),
             })
             .collect();
         line(
@@ -102,6 +103,7 @@ fn key_text(key: Key) -> String {
         Key::DeviceIpv4(device, address) => format!("{device} . {address}"),
         Key::DeviceIpv6(device, address) => format!("{device} . {address}"),
         Key::DeviceMac(device, mac) => format!("{device} . {mac}"),
+        Key::Ipv4(address) => format!("{address}"),
     }
 }
 
@@ -119,8 +121,13 @@ fn declare(text: &mut String, spec: MapSpec) {
         (_, KeyKind::DeviceIpv4) => ("type iface_index . ipv4_addr".to_owned(), MAP_SIZE),
         (_, KeyKind::DeviceIpv6) => ("type iface_index . ipv6_addr".to_owned(), MAP_SIZE),
         (_, KeyKind::DeviceMac) => ("type iface_index . ether_addr".to_owned(), MAP_SIZE),
+        (_, KeyKind::Ipv4) => ("type ipv4_addr".to_owned(), MAP_SIZE),
     };
-    let (word, value) = if spec.verdict { ("map", " : verdict") } else { ("set", "") };
+    let (word, value) = match spec.leads {
+        Leads::Chain => ("map", " : verdict"),
+        Leads::Ipv4 => ("map", " : ipv4_addr"),
+        Leads::Nowhere => ("set", ""),
+    };
     line(text, format_args!("\t{word} {} {{ {kind}{value}; size {size}; }}", spec.name));
 }
 
@@ -158,6 +165,9 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
     // strays, whose other half does not pass here - would look like a WAN that does not answer.
     chain(text, &format!("uncounted{id}"), &[set_mark(field, field.keep(id))]);
     chain(text, &format!("place{id}"), &[set_mark(field, field.place(id))]);
+    // The mark of probes: the flow is the WAN's only as long as each of its packets says so, is
+    // not counted and not told to move.
+    chain(text, &format!("only{id}"), &[set_mark(field, field.keep(id))]);
     chain(text, &format!("back{id}"), &counted("back"));
     cut_chains(text, field, id);
     let pin = format!("ct mark set ct mark & {rest:#x} | {keep:#x}");
@@ -374,6 +384,10 @@ fn base_chains(text: &mut String, shape: &Shape) {
         prerouting.push("iif . ether saddr vmap @from_shared".to_owned());
     }
     prerouting.push("meta nfproto ipv6 goto from_lan6".to_owned());
+    if shape.aliased {
+        // What was meant for a gateway's alias, which it no longer says itself.
+        prerouting.push("iif @lans ct original ip daddr vmap @aliases".to_owned());
+    }
     prerouting.extend(from_lan("4"));
     base(text, "prerouting", "filter", "dstnat + 10", prerouting);
     if shape.clamps {
@@ -402,19 +416,34 @@ fn base_chains(text: &mut String, shape: &Shape) {
         ]
         .map(str::to_owned),
     );
-    base(text, "output", "route", "mangle", output_rules(mask, number, shape.field.ask().0));
+    base(text, "output", "route", "mangle", output_rules(shape));
+    if shape.aliased {
+        let behind = "dnat ip to ip daddr map @behind";
+        for (name, hook, from) in
+            [("alias_from_lan", "prerouting", "iif @lans "), ("alias_from_here", "output", "")]
+        {
+            let base = format!("type nat hook {hook} priority dstnat - 10; policy accept;");
+            chain(text, name, &[base, format!("{from}{behind}")]);
+        }
+    }
     // Before other programs' source translation: a flow that has been translated is not shown to
     // these chains again. A flow's first packet passes here, and no other.
     base(text, "postrouting", "nat", "srcnat - 10", leaving_rules());
 }
 
-fn output_rules(mask: u32, number: u32, probe: u32) -> Vec<String> {
-    vec![
+fn output_rules(shape: &Shape) -> Vec<String> {
+    let (mask, number) = (shape.field.mask(), shape.field.number_mask());
+    let probe = shape.field.ask().0;
+    let aliased = shape.aliased.then(|| "ip daddr vmap @aliases".to_owned());
+    let mut rules = vec![
         "meta l4proto tcp ct state invalid oif @outside goto last_words".to_owned(),
         // Probes carry our mark; whoever marks all bits (WireGuard) means it. Tailscale's own
         // packets are steered like any other.
         format!("meta mark & {mask:#x} != 0 return"),
         "meta mark != { 0x0, 0x80000 } return".to_owned(),
+    ];
+    rules.extend(aliased);
+    rules.extend([
         // The reset that answers what comes for a probe whose socket is closed: it knows no WAN.
         format!("ct mark & {mask:#x} == {probe:#x} oif @outside goto last_words"),
         format!("ct mark & {number:#x} == 0 return"),
@@ -427,7 +456,8 @@ fn output_rules(mask: u32, number: u32, probe: u32) -> Vec<String> {
         "ct direction reply goto keep".to_owned(),
         format!("meta nfproto ipv4 ct mark & {number:#x} vmap @restore4"),
         format!("meta nfproto ipv6 ct mark & {number:#x} vmap @restore6"),
-    ]
+    ]);
+    rules
 }
 
 fn leaving_rules() -> Vec<String> {

@@ -3,7 +3,8 @@
 //! The order is the whole point, so it is one list:
 //! 1. parameters, because what the kernel does by itself must be right first; but forwarding only
 //!    when the table that translates and guards is there;
-//! 2. new routes: ways to be used later;
+//! 2. links that must be up, and new addresses: without them there are no routes; new routes: ways
+//!    to be used later;
 //! 3. if there is no table yet, all of it, so that flows of others are pinned to where they leave
 //!    now, before any rule sends them elsewhere;
 //! 4. new rules;
@@ -12,17 +13,23 @@
 //!    where they should;
 //! 6. routes that replace one, old rules, old routes;
 //! 7. elements that say a WAN is lost: a client that is told to start anew finds the new way;
-//! 8. parameters that go back;
+//! 8. old addresses: the kernel forgets the flows that have them, and, with the last, the routes;
+//!    then parameters that go back;
 //! 9. which CPUs do the work: nothing depends on it;
 //! 10. programs of ours, which take longer than the kernel: first those that stand in the way.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use super::{ElementChange, Step, same_place};
 use crate::desired::{Desired, Table};
-use crate::names::PROTOCOL;
-use crate::observed::{Elements, MAPS, Observed, Route, Structure};
+use crate::names::{IfIndex, PROTOCOL};
+use crate::observed::{Address, Elements, MAPS, Observed, OwnAddress, Route, Structure};
 use crate::render::nft;
+use crate::time::Moment;
+
+/// The kernel tells lifetimes in whole seconds, and counts them by a clock of its own.
+const UNTOLD: Duration = Duration::from_secs(5);
 
 /// The steps from `observed` to `desired`.
 pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
@@ -31,6 +38,9 @@ pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
     let (table, lost) = table(observed, desired.table.as_ref());
     let new_rules = desired.rules.difference(&observed.rules).cloned().map(Step::AddRule);
     let mut steps = at_once;
+    let down = |device: &&IfIndex| observed.links.get(*device).is_some_and(|link| !link.up);
+    steps.extend(desired.up.iter().filter(down).copied().map(Step::SetUp));
+    steps.extend(addresses_to_put(observed, desired).map(Step::PutAddress));
     steps.extend(desired.parting.difference(&observed.routes).cloned().map(Step::PutRoute));
     steps.extend(put_first.into_iter().map(Step::PutRoute));
     if observed.nft.structure == Structure::Absent {
@@ -50,6 +60,7 @@ pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
     if !lost.is_empty() {
         steps.push(Step::ChangeElements(lost));
     }
+    steps.extend(old_addresses(observed, desired).map(Step::DeleteAddress));
     let back = desired.restore.iter();
     steps.extend(
         back.map(|(path, value)| Step::RestoreSysctl { path: path.clone(), value: value.clone() }),
@@ -107,6 +118,36 @@ fn sysctls(observed: &Observed, desired: &Desired) -> (Vec<Step>, Vec<Step>) {
         group.push(Step::SetSysctl { path, value });
     }
     (at_once, forwarding)
+}
+
+/// Addresses that are missing, or that the kernel would take away too soon or too late. One that
+/// somebody else has put there is as good as ours.
+fn addresses_to_put<'a>(
+    observed: &'a Observed,
+    desired: &'a Desired,
+) -> impl Iterator<Item = OwnAddress> + 'a {
+    let there = |own: &OwnAddress| {
+        let same = |a: &&Address| (a.device, a.address) == (own.device, own.address);
+        let mut same = observed.addresses.iter().filter(same);
+        same.any(|a| !a.ours || (a.prefix == own.prefix && lives_as_long(a.until, own.until)))
+    };
+    desired.addresses.iter().filter(move |own| !there(own)).cloned()
+}
+
+fn lives_as_long(is: Option<Moment>, should: Option<Moment>) -> bool {
+    match (is, should) {
+        (None, None) => true,
+        (Some(is), Some(should)) => is.since(should).max(should.since(is)) <= UNTOLD,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+fn old_addresses<'a>(
+    observed: &'a Observed,
+    desired: &'a Desired,
+) -> impl Iterator<Item = OwnAddress> + 'a {
+    let ours = observed.addresses.iter().filter(|address| address.ours);
+    ours.filter(|address| !desired.addresses.iter().any(|own| own.is(address))).map(OwnAddress::of)
 }
 
 /// Routes that are missing or differ: those for which nothing is in place yet, and those that

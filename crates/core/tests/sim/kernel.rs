@@ -107,10 +107,20 @@ impl Kernel {
             let (address, via) = (line.address(family), line.gateway(family));
             let prefix = if family == Family::Ipv4 { 24 } else { 64 };
             let (global, deprecated, peer) = (true, false, None);
-            self.is.addresses.insert(Address { device, address, prefix, peer, global, deprecated });
+            self.is.addresses.insert(Address {
+                device,
+                address,
+                prefix,
+                peer,
+                global,
+                deprecated,
+                ours: false,
+                until: None,
+            });
             self.is.routes.insert(Route {
                 family,
                 table: TableId::MAIN,
+                to: None,
                 metric: 100 * u32::from(line.number),
                 protocol: DHCP,
                 hops: vec![Hop { device, via: Some(via), weight: 1 }],
@@ -201,6 +211,8 @@ impl Kernel {
             Step::SetCpus { .. } | Step::RestoreCpus { .. } => BTreeSet::from([Part::Cpus]),
             Step::ReplaceTable { .. } => BTreeSet::from([Part::Nft, Part::Sysctls]),
             Step::ChangeElements(_) | Step::DeleteTable => BTreeSet::from([Part::Nft]),
+            Step::SetUp(_) => BTreeSet::from([Part::Links]),
+            Step::PutAddress(_) | Step::DeleteAddress(_) => BTreeSet::from([Part::Addresses]),
             Step::PutRoute(_) | Step::DeleteRoute(_) => BTreeSet::from([Part::Routes]),
             Step::AddRule(_) | Step::DeleteRule(_) => BTreeSet::from([Part::Rules]),
             Step::StartChild { .. } | Step::ReloadChild { .. } | Step::StopChild { .. } => {
@@ -290,7 +302,7 @@ impl Kernel {
                     Key::DeviceIpv4(device, _) | Key::DeviceIpv6(device, _) => Some(*device),
                     Key::DeviceMac(device, _) => Some(*device),
                     Key::Number(n) if name.starts_with("out_by") || name == "from_wan" => Some(*n),
-                    Key::Number(_) => None,
+                    Key::Number(_) | Key::Ipv4(_) => None,
                 };
                 let led = device.is_none_or(|d| self.is.links.contains_key(&IfIndex(d)));
                 if !named || !led {
@@ -310,7 +322,14 @@ fn matches(rule: &Rule, mark: Mark) -> bool {
 }
 
 fn link(name: &str, carrier: bool) -> Link {
-    Link { name: name.to_owned(), up: true, carrier, point_to_point: false, mtu: 1500 }
+    Link {
+        name: name.to_owned(),
+        up: true,
+        carrier,
+        point_to_point: false,
+        mtu: 1500,
+        ..Link::default()
+    }
 }
 
 fn parameters(device: &str) -> [(String, &'static str); 4] {

@@ -1,11 +1,11 @@
-//! Reads network interfaces, their addresses and neighbours. In: a socket. Out: the plain values
+//! Reads network interfaces and neighbours, and sets an interface up. In: a socket. Out: the plain values
 //! of `anywan_core::observed`. Refuses nothing: what it does not understand it leaves out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use anywan_core::names::{IfIndex, Mac};
-use anywan_core::observed::{Address, Link, Neighbour};
+use anywan_core::observed::{Link, Neighbour};
 
 use super::error::{KernelError, Refused};
 use super::socket::Conn;
@@ -13,8 +13,8 @@ use super::wire::{Attribute, Attributes, Writer, u16_at, u32_at};
 
 /// The length of `struct ifinfomsg`.
 const IFINFO: usize = 16;
-/// The length of `struct ifaddrmsg`.
-const IFADDR: usize = 8;
+/// The device on its bus, since Linux 5.14.
+const IFLA_PARENT_DEV_NAME: u16 = 56;
 /// The length of `struct ndmsg`.
 const NDMSG: usize = 12;
 
@@ -36,41 +36,28 @@ pub(crate) fn link(payload: &[u8]) -> Option<(IfIndex, Link)> {
         up: has(libc::IFF_UP),
         carrier: has(libc::IFF_LOWER_UP),
         point_to_point: has(libc::IFF_POINTOPOINT),
-        mtu: attributes.find(libc::IFLA_MTU).and_then(Attribute::u32).unwrap_or(0),
+        mtu: attributes.clone().find(libc::IFLA_MTU).and_then(Attribute::u32).unwrap_or(0),
+        mac: attributes.clone().find(libc::IFLA_ADDRESS).and_then(|a| mac(a.value)),
+        parent: attributes.find(IFLA_PARENT_DEV_NAME).map(Attribute::text),
+        // Another question; see `drivers`.
+        driver: None,
     };
     Some((index, link))
 }
 
-/// Dumps the addresses of both families.
-pub(crate) fn read_addresses(conn: &mut Conn) -> Result<BTreeSet<Address>, KernelError> {
-    let mut request = Writer::message(libc::RTM_GETADDR, libc::NLM_F_REQUEST as u16, &[0; IFADDR]);
-    let found = conn.dump(&mut request, address).map_err(|e| e.doing("read the addresses"))?;
-    Ok(found.into_iter().collect())
+fn mac(bytes: &[u8]) -> Option<Mac> {
+    // An interface without hardware addresses (ppp, tun, lo) has none, or zeros.
+    <[u8; 6]>::try_from(bytes).ok().filter(|bytes| *bytes != [0; 6]).map(Mac)
 }
 
-pub(crate) fn address(payload: &[u8]) -> Option<Address> {
-    let prefix = *payload.get(1)?;
-    let scope = *payload.get(3)?;
-    let device = IfIndex(u32_at(payload, 4)?);
-    let attributes = Attributes::after(payload, IFADDR);
-    let ip = |kind| attributes.clone().find(kind).and_then(Attribute::ip);
-    let (local, far) = (ip(libc::IFA_LOCAL), ip(libc::IFA_ADDRESS));
-    let address = local.or(far)?;
-    let flags = match attributes.clone().find(libc::IFA_FLAGS).and_then(Attribute::u32) {
-        Some(flags) => flags,
-        None => u32::from(*payload.get(2)?),
-    };
-    // An optimistic address (RFC 4429) is tentative, and usable nevertheless.
-    let tentative = flags & libc::IFA_F_TENTATIVE != 0 && flags & libc::IFA_F_OPTIMISTIC == 0;
-    let failed = flags & libc::IFA_F_DADFAILED != 0;
-    Some(Address {
-        device,
-        address,
-        prefix,
-        peer: far.filter(|far| *far != address),
-        global: scope == libc::RT_SCOPE_UNIVERSE && !tentative && !failed,
-        deprecated: flags & libc::IFA_F_DEPRECATED != 0,
-    })
+/// Sets an interface up; nothing else about it is changed.
+pub(crate) fn set_up(conn: &mut Conn, device: IfIndex) -> Result<(), KernelError> {
+    let mut header = [0; IFINFO];
+    header[4..8].copy_from_slice(&device.0.to_ne_bytes());
+    header[8..12].copy_from_slice(&(libc::IFF_UP as u32).to_ne_bytes());
+    header[12..].copy_from_slice(&(libc::IFF_UP as u32).to_ne_bytes());
+    let request = Writer::message(libc::RTM_NEWLINK, libc::NLM_F_REQUEST as u16, &header);
+    conn.change(request).map_err(|e| e.doing(format!("set interface {} up", device.0)))
 }
 
 /// Dumps the neighbours of both families that have an Ethernet address, except FAILED ones and

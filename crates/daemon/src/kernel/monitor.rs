@@ -12,7 +12,7 @@ use std::io;
 use std::ops::BitOrAssign;
 use std::task::{Context, Poll};
 
-use anywan_core::names::Mac;
+use anywan_core::names::{Mac, PROTOCOL};
 use anywan_core::observed::Neighbour;
 use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -219,7 +219,7 @@ pub(crate) fn hint(message: &Received<'_>, neighbours: &mut BTreeMap<Neighbour, 
     match message.kind {
         libc::RTM_NEWLINK | libc::RTM_DELLINK => hints.links = true,
         libc::RTM_NEWADDR | libc::RTM_DELADDR => hints.addresses = true,
-        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => hints.routes = is_default(message.payload),
+        libc::RTM_NEWROUTE | libc::RTM_DELROUTE => hints.routes = matters(message.payload),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => hints.rules = true,
         libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => {
             hints.neighbours = neighbour_changed(message, neighbours);
@@ -235,11 +235,12 @@ pub(crate) fn hint(message: &Received<'_>, neighbours: &mut BTreeMap<Neighbour, 
 const RTM_NEWNETCONF: u16 = 80;
 const RTM_DELNETCONF: u16 = 81;
 
-/// Whether a route message is about a default route, or might be.
-fn is_default(payload: &[u8]) -> bool {
+/// Whether a route message is about a default route or one of ours, or might be.
+fn matters(payload: &[u8]) -> bool {
     let destination_bits = payload.get(1).copied().unwrap_or(0);
     let cloned = u32_at(payload, 8).unwrap_or(0) & libc::RTM_F_CLONED != 0;
-    destination_bits == 0 && !cloned
+    let ours = payload.get(5) == Some(&PROTOCOL);
+    (destination_bits == 0 || ours) && !cloned
 }
 
 /// Whether a neighbour message tells a hardware address that differs from the last one told.

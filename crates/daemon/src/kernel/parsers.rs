@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 
 use anywan_core::observed::MAPS;
+use anywan_core::time::Moment;
 
+use super::addresses::address;
 use super::conntrack::{destroyed, doomed, waiting};
-use super::links::{address, link, neighbour};
+use super::links::{link, neighbour};
 use super::monitor::hint;
 use super::nft::counters::counter;
 use super::nft::elements::element;
 use super::nft::{foreign, structure};
-use super::routes::{beyond_defaults, default_route};
+use super::routes::{beyond_defaults, route};
 use super::rules::{foreign_priority, rule};
 use super::socket::outcome;
 use super::wire::{Attributes, Messages};
@@ -29,9 +31,9 @@ pub fn parse(datagram: &[u8]) -> usize {
             destroyed(payload, u32::MAX).is_some(),
             counter(payload).is_some(),
             link(payload).is_some(),
-            address(payload).is_some(),
+            address(payload, Moment::default()).is_some(),
             neighbour(payload).is_some(),
-            default_route(payload).is_some(),
+            route(payload).is_some(),
             foreign_priority(payload).is_some(),
             rule(payload).is_some(),
             foreign::name_of(payload).is_some(),
@@ -41,7 +43,7 @@ pub fn parse(datagram: &[u8]) -> usize {
         structure::digest(payload);
         for spec in &MAPS {
             let lists = Attributes::after(payload, super::nft::NFGENMSG);
-            found += lists.flat_map(|l| l.nested()).filter_map(|e| element(spec.key, e)).count();
+            found += lists.flat_map(|l| l.nested()).filter_map(|e| element(spec, e)).count();
         }
     }
     found

@@ -1,4 +1,4 @@
-//! Reads, puts and deletes default routes. In: a socket and core's [`Route`]. Out: the same.
+//! Reads, puts and deletes routes: ours, and of others the default routes of main. In: a socket and core's [`Route`]. Out: the same.
 //!
 //! The kernel can filter a dump by table and by protocol, but not by destination. So ours are
 //! read by protocol (in any table, no matter how many routes others have), and main is read whole
@@ -19,6 +19,8 @@ use std::ops::ControlFlow;
 
 use anywan_core::names::{Family, IfIndex, PROTOCOL, TableId};
 use anywan_core::observed::{Hop, Route};
+use anywan_core::steps::same_place;
+use ipnet::IpNet;
 
 use super::error::{KernelError, Refused};
 use super::socket::Conn;
@@ -45,7 +47,7 @@ fn family_number(family: Family) -> u8 {
     }
 }
 
-/// All default routes: ours in any table, everybody's in main. `conn` is ours to close.
+/// Ours in any table, everybody's default routes in main. `conn` is ours to close.
 pub(crate) fn read(conn: &mut Conn) -> Result<BTreeSet<Route>, KernelError> {
     let mut found = Vec::new();
     for family in Family::BOTH {
@@ -78,7 +80,7 @@ pub(crate) fn way(conn: &mut Conn, to: IpAddr, mark: u32) -> Result<Option<IfInd
     }
 }
 
-/// Dumps the default routes of one family, filtered by table and protocol (0: any).
+/// Dumps our and the default routes of one family, filtered by table and protocol (0: any).
 fn dump(
     conn: &mut Conn,
     family: Family,
@@ -95,7 +97,7 @@ fn dump(
         if first_only && beyond_defaults(payload) {
             return ControlFlow::Break(());
         }
-        ControlFlow::Continue(default_route(payload))
+        ControlFlow::Continue(route(payload))
     });
     match found {
         // The table was never used.
@@ -112,9 +114,14 @@ pub(crate) fn beyond_defaults(payload: &[u8]) -> bool {
     destination.is_some_and(|destination| destination.value.iter().any(|byte| *byte != 0))
 }
 
-/// The route in a message, when it is a default route that a [`Route`] can say.
-pub(crate) fn default_route(payload: &[u8]) -> Option<Route> {
-    let [family, 0, 0, 0, table, protocol, _, kind] = *payload.first_chunk()? else { return None };
+/// The route in a message, when it is ours or a default route, and a [`Route`] can say it.
+pub(crate) fn route(payload: &[u8]) -> Option<Route> {
+    let [family, bits, 0, 0, table, protocol, _, kind] = *payload.first_chunk()? else {
+        return None;
+    };
+    if bits != 0 && protocol != PROTOCOL {
+        return None;
+    }
     if u32_at(payload, 8)? & libc::RTM_F_CLONED != 0 {
         return None;
     }
@@ -125,6 +132,11 @@ pub(crate) fn default_route(payload: &[u8]) -> Option<Route> {
     };
     let attributes = Attributes::after(payload, RTMSG);
     let number = |kind| attributes.clone().find(kind).and_then(Attribute::u32);
+    let to = match attributes.clone().find(libc::RTA_DST).and_then(Attribute::ip) {
+        Some(destination) if bits != 0 => Some(IpNet::new(destination, bits).ok()?),
+        None if bits != 0 => return None,
+        Some(_) | None => None,
+    };
     let hops = match kind {
         libc::RTN_UNICAST => hops(&attributes)?,
         libc::RTN_UNREACHABLE => Vec::new(),
@@ -134,6 +146,7 @@ pub(crate) fn default_route(payload: &[u8]) -> Option<Route> {
     Some(Route {
         family,
         table: TableId(number(libc::RTA_TABLE).unwrap_or(u32::from(table))),
+        to,
         metric: number(libc::RTA_PRIORITY).unwrap_or(0),
         protocol,
         hops,
@@ -175,18 +188,18 @@ fn merge(found: Vec<Route>) -> BTreeSet<Route> {
     let mut siblings: BTreeMap<_, BTreeSet<Hop>> = BTreeMap::new();
     for route in found {
         if route.family == Family::Ipv4 || route.hops.is_empty() {
-            let place = (route.family, route.table, route.metric);
+            let place = (route.family, route.table, route.to, route.metric);
             if route.protocol != PROTOCOL || places.insert(place) {
                 merged.insert(route);
             }
         } else {
-            let key = (route.table, route.metric, route.protocol);
+            let key = (route.table, route.to, route.metric, route.protocol);
             siblings.entry(key).or_default().extend(route.hops);
         }
     }
-    for ((table, metric, protocol), hops) in siblings {
+    for ((table, to, metric, protocol), hops) in siblings {
         let hops = hops.into_iter().collect();
-        merged.insert(Route { family: Family::Ipv6, table, metric, protocol, hops });
+        merged.insert(Route { family: Family::Ipv6, table, to, metric, protocol, hops });
     }
     merged
 }
@@ -212,7 +225,7 @@ fn put_ipv4(conn: &mut Conn, route: &Route) -> Result<(), Refused> {
         match change(conn, route, true) {
             Err(e) if e.errno() == Some(libc::EEXIST) => {
                 for twin in dump(conn, Family::Ipv4, Some(route.table), PROTOCOL)? {
-                    if twin.metric == route.metric && twin != *route {
+                    if same_place(&twin, route) && twin != *route {
                         gone(conn.change(message(libc::RTM_DELROUTE, REQUEST, &twin, true)))?;
                     }
                 }
@@ -248,7 +261,7 @@ fn put_ipv6(conn: &mut Conn, route: &Route) -> Result<(), Refused> {
 fn strays(conn: &mut Conn, wanted: &Route) -> Result<Vec<Route>, Refused> {
     let mut strays = Vec::new();
     for found in dump(conn, Family::Ipv6, Some(wanted.table), wanted.protocol)? {
-        if found.metric != wanted.metric {
+        if !same_place(&found, wanted) {
             continue;
         }
         let stray = |hop: &&Hop| !wanted.hops.iter().any(|w| same_way(w, hop));
@@ -283,7 +296,7 @@ pub(crate) fn delete(conn: &mut Conn, route: &Route) -> Result<(), KernelError> 
 fn delete_rest(conn: &mut Conn, route: &Route) -> Result<(), Refused> {
     for mut found in dump(conn, Family::Ipv6, Some(route.table), route.protocol)? {
         found.hops.retain(|hop| route.hops.iter().any(|r| same_way(r, hop)));
-        if found.metric == route.metric && !found.hops.is_empty() {
+        if same_place(&found, route) && !found.hops.is_empty() {
             delete_apart(conn, &found)?;
         }
     }
@@ -328,13 +341,29 @@ fn message(kind: u16, flags: u16, route: &Route, onlink: bool) -> Writer {
     } else {
         libc::RT_SCOPE_UNIVERSE
     };
+    let bits = route.to.map_or(0, |to| to.prefix_len());
     // The table's number need not fit the header: RT_TABLE_UNSPEC there, all of it in RTA_TABLE.
-    let mut header =
-        [family_number(route.family), 0, 0, 0, 0, route.protocol, scope, kind_of_route, 0, 0, 0, 0];
+    let mut header = [
+        family_number(route.family),
+        bits,
+        0,
+        0,
+        0,
+        route.protocol,
+        scope,
+        kind_of_route,
+        0,
+        0,
+        0,
+        0,
+    ];
     let single_onlink = onlink && route.hops.len() == 1 && route.hops[0].via.is_some();
     header[8..].copy_from_slice(&u32::from(if single_onlink { ONLINK } else { 0 }).to_ne_bytes());
     let mut message = Writer::message(kind, flags, &header);
     message.put_u32(libc::RTA_TABLE, route.table.0);
+    if let Some(to) = route.to {
+        message.put_ip(libc::RTA_DST, to.network());
+    }
     message.put_u32(libc::RTA_PRIORITY, route.metric);
     match route.hops.as_slice() {
         // IPv6 compares no kinds; its unreachable routes are known by the loopback interface.
@@ -393,11 +422,11 @@ mod tests {
         fn random_bytes_never_panic_the_parser(
             mut bytes in proptest::collection::vec(any::<u8>(), 0..200)
         ) {
-            let _ = default_route(&bytes);
+            let _ = route(&bytes);
             if bytes.len() >= RTMSG {
                 bytes[..RTMSG].copy_from_slice(&[2, 0, 0, 0, 100, 87, 0, 1, 0, 0, 0, 0]);
             }
-            let _ = default_route(&bytes);
+            let _ = route(&bytes);
         }
     }
 }

@@ -115,6 +115,9 @@ pub(super) fn touched_by(step: &Step) -> Hints {
         // Connection tracking and its parameters come with the first rule that needs them.
         Step::ReplaceTable { .. } => (hints.nft, hints.sysctls) = (true, true),
         Step::ChangeElements(_) | Step::DeleteTable => hints.nft = true,
+        Step::SetUp(_) => hints.links = true,
+        // Routes go with the last address of an interface.
+        Step::PutAddress(_) | Step::DeleteAddress(_) => hints.addresses = true,
         Step::PutRoute(_) | Step::DeleteRoute(_) => hints.routes = true,
         Step::AddRule(_) | Step::DeleteRule(_) => hints.rules = true,
         Step::StartChild { .. } | Step::ReloadChild { .. } | Step::StopChild { .. } => {

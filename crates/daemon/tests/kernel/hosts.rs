@@ -150,6 +150,7 @@ fn our_table() -> Step {
         field: MarkField::default(),
         sticky: Sticky::Flow,
         shared: false,
+        aliased: false,
         clamps: false,
         wans: BTreeMap::from([(WanId(1), wan)]),
     };

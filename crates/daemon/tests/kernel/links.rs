@@ -15,8 +15,16 @@ fn links_tell_their_state_carrier_kind_and_mtu() {
         let link = |kernel: &mut anywan_daemon::kernel::Kernel, index| {
             kernel.links().expect("readable")[&index].clone()
         };
-        let mut expected =
-            Link { name: "a0".into(), up: true, carrier: true, point_to_point: false, mtu: 1400 };
+        let mut expected = Link {
+            name: "a0".into(),
+            up: true,
+            carrier: true,
+            point_to_point: false,
+            mtu: 1400,
+            mac: Some(Mac([2, 0, 0, 0, 0, 1])),
+            driver: Some("veth".into()),
+            ..Link::default()
+        };
         assert_eq!(link(&mut kernel, a), expected);
         run("ip link set a0p down");
         expected.carrier = false;
@@ -48,6 +56,8 @@ fn addresses_tell_peers_and_whether_they_are_usable() {
             peer: peer.parse().ok(),
             global,
             deprecated,
+            ours: false,
+            until: None,
         };
         for expected in [
             tell("192.0.2.2", 24, "", true, false),

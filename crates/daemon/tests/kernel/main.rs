@@ -3,6 +3,7 @@
 //!
 //! Every test has a fresh network namespace on its own thread. They need root, and fail without.
 
+mod addresses;
 mod conntrack;
 mod cpu;
 mod flows;

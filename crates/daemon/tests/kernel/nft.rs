@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use anywan_core::names::Mac;
-use anywan_core::observed::{Elements, Key, KeyKind, MAPS, MapSpec, Structure, empty_maps};
+use anywan_core::observed::{Elements, Key, KeyKind, Leads, MAPS, MapSpec, Structure, empty_maps};
 use anywan_core::steps::{ElementChange, Step};
 use anywan_daemon::kernel::Kernel;
 
@@ -25,8 +25,13 @@ pub(crate) fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
             (_, KeyKind::DeviceIpv4) => "type iface_index . ipv4_addr",
             (_, KeyKind::DeviceIpv6) => "type iface_index . ipv6_addr",
             (_, KeyKind::DeviceMac) => "type iface_index . ether_addr",
+            (_, KeyKind::Ipv4) => "type ipv4_addr",
         };
-        let (kind, value) = if spec.verdict { ("map", ": verdict") } else { ("set", "") };
+        let (kind, value) = match spec.leads {
+            Leads::Chain => ("map", ": verdict"),
+            Leads::Ipv4 => ("map", ": ipv4_addr"),
+            Leads::Nowhere => ("set", ""),
+        };
         let size = if spec.name.starts_with("slots") { "size 256;" } else { "" };
         text += &format!("{kind} {} {{ {key} {value}; {size}\n }}\n", spec.name);
     }
@@ -38,7 +43,11 @@ pub(crate) fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
              }\n";
     for (map, elements) in &maps {
         for (key, chain) in elements {
-            let value = if chain.is_empty() { String::new() } else { format!(": goto {chain}") };
+            let value = match (map.as_str(), chain.as_str()) {
+                (_, "") => String::new(),
+                ("behind", address) => format!(": {address}"),
+                (_, chain) => format!(": goto {chain}"),
+            };
             text += &format!("add element inet anywan {map} {{ {} {value} }}\n", shown(key));
         }
     }
@@ -52,6 +61,7 @@ fn shown(key: &Key) -> String {
         Key::DeviceIpv4(device, ip) => format!("{device} . {ip}"),
         Key::DeviceIpv6(device, ip) => format!("{device} . {ip}"),
         Key::DeviceMac(device, mac) => format!("{device} . {mac}"),
+        Key::Ipv4(ip) => ip.to_string(),
     }
 }
 
@@ -63,12 +73,22 @@ fn key(spec: &MapSpec, device: u32, number: u8) -> Key {
         KeyKind::DeviceIpv6 => {
             Key::DeviceIpv6(device, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, number.into()))
         }
+        KeyKind::Ipv4 => Key::Ipv4([192, 0, 2, number].into()),
         KeyKind::DeviceMac => Key::DeviceMac(device, Mac([2, 0, 0, 0, 0, number])),
     }
 }
 
+/// Where an element leads, when it could be to this chain.
+fn value(spec: &MapSpec, chain: &str) -> String {
+    match spec.leads {
+        Leads::Chain => chain.to_owned(),
+        Leads::Ipv4 => format!("10.0.0.{}", chain.len()),
+        Leads::Nowhere => String::new(),
+    }
+}
+
 fn change(spec: &MapSpec, key: Key, old: Option<&str>, new: Option<&str>) -> ElementChange {
-    let chain = |chain: &str| if spec.verdict { chain.to_owned() } else { String::new() };
+    let chain = |chain: &str| value(spec, chain);
     ElementChange { map: spec.name.into(), key, old: old.map(chain), new: new.map(chain) }
 }
 
@@ -113,8 +133,7 @@ fn what_nft_writes_is_what_we_read() {
         for spec in &MAPS {
             let elements = maps.entry(spec.name.into()).or_default();
             for number in 1..=3 {
-                let chain = if spec.verdict { "place2" } else { "" };
-                elements.insert(key(spec, a, number), chain.into());
+                elements.insert(key(spec, a, number), value(spec, "place2"));
             }
         }
         contract(&mut kernel, load(7, maps));

@@ -18,7 +18,7 @@ fn hop(device: IfIndex, via: &str, weight: u16) -> Hop {
 
 fn route(family: Family, metric: u32, mut hops: Vec<Hop>) -> Route {
     hops.sort();
-    Route { family, table: TableId(TABLE), metric, protocol: PROTOCOL, hops }
+    Route { family, table: TableId(TABLE), to: None, metric, protocol: PROTOCOL, hops }
 }
 
 fn walk(kernel: &mut Kernel, routes: &[Route]) {

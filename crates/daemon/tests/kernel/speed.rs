@@ -44,7 +44,7 @@ fn elements_and_routes_change_and_an_unchanged_table_is_read_in_microseconds() {
                 let via = via[n % 2 + if family == Family::Ipv6 { 2 } else { 0 }];
                 let hop = Hop { device, via: via.parse().ok(), weight: 1 };
                 let (table, metric, protocol) = (TableId(101), 10, PROTOCOL);
-                let route = Route { family, table, metric, protocol, hops: vec![hop] };
+                let route = Route { family, table, to: None, metric, protocol, hops: vec![hop] };
                 kernel.apply(&Step::PutRoute(route)).expect("replaces");
             });
             times.push(("put a route", put));

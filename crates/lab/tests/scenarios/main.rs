@@ -3,6 +3,7 @@
 //! One module for each promise. Nothing here sleeps and hopes: conditions are waited for, with
 //! deadlines that are only safety nets, and no assertion is about tight timings.
 
+mod addresses;
 mod all_down;
 mod bad_input;
 mod common;
@@ -17,6 +18,7 @@ mod established;
 mod faults;
 mod flapping;
 mod inbound;
+mod interfaces;
 mod keeping;
 mod linger;
 mod many;

@@ -1,8 +1,10 @@
 //! Reads and changes the elements of our maps and sets. In: core's keys and chains. Out: the same.
 //! All changes of one call are one transaction: the kernel applies all or none.
 
+use std::net::Ipv4Addr;
+
 use anywan_core::names::Mac;
-use anywan_core::observed::{Elements, Key, KeyKind, MAPS, MapSpec};
+use anywan_core::observed::{Elements, Key, KeyKind, Leads, MAPS, MapSpec};
 use anywan_core::steps::ElementChange;
 
 use super::super::error::Refused;
@@ -40,7 +42,7 @@ pub(crate) fn read(conn: &mut Conn, spec: &MapSpec) -> Result<Option<Elements>, 
     request.put_str(LIST_SET, spec.name);
     let found = conn.dump(&mut request, |payload| {
         let list = Attributes::after(payload, NFGENMSG).find(LIST_ELEMENTS)?;
-        Some(list.nested().filter_map(|e| element(spec.key, e)).collect::<Vec<_>>())
+        Some(list.nested().filter_map(|e| element(spec, e)).collect::<Vec<_>>())
     });
     match found {
         Ok(lists) => Ok(Some(lists.into_iter().flatten().collect())),
@@ -49,9 +51,14 @@ pub(crate) fn read(conn: &mut Conn, spec: &MapSpec) -> Result<Option<Elements>, 
     }
 }
 
-pub(crate) fn element(kind: KeyKind, element: Attribute<'_>) -> Option<(Key, String)> {
+pub(crate) fn element(spec: &MapSpec, element: Attribute<'_>) -> Option<(Key, String)> {
     let key = element.nested().find(ELEMENT_KEY)?.nested().find(DATA_VALUE)?;
-    let verdict = element.nested().find(ELEMENT_DATA).and_then(|d| d.nested().find(DATA_VERDICT));
+    let data = element.nested().find(ELEMENT_DATA);
+    if spec.leads == Leads::Ipv4 {
+        let address = data.and_then(|d| d.nested().find(DATA_VALUE)).and_then(Attribute::ip);
+        return Some((read_key(spec.key, key.value)?, address?.to_string()));
+    }
+    let verdict = data.and_then(|d| d.nested().find(DATA_VERDICT));
     let value = verdict.map(|verdict| {
         let code = verdict.nested().find(VERDICT_CODE).and_then(Attribute::be32).unwrap_or(0);
         let chain = verdict.nested().find(VERDICT_CHAIN).map(Attribute::text).unwrap_or_default();
@@ -62,7 +69,7 @@ pub(crate) fn element(kind: KeyKind, element: Attribute<'_>) -> Option<(Key, Str
             other => format!("verdict {other}"),
         }
     });
-    Some((read_key(kind, key.value)?, value.unwrap_or_default()))
+    Some((read_key(spec.key, key.value)?, value.unwrap_or_default()))
 }
 
 /// Reads a key: numbers in host byte order, addresses as on the wire, each field padded to 4.
@@ -73,6 +80,7 @@ fn read_key(kind: KeyKind, bytes: &[u8]) -> Option<Key> {
         KeyKind::Number => Key::Number(number),
         KeyKind::DeviceIpv4 => Key::DeviceIpv4(number, rest.first_chunk::<4>().copied()?.into()),
         KeyKind::DeviceIpv6 => Key::DeviceIpv6(number, rest.first_chunk::<16>().copied()?.into()),
+        KeyKind::Ipv4 => Key::Ipv4(number.to_ne_bytes().into()),
         KeyKind::DeviceMac => Key::DeviceMac(number, Mac(rest.first_chunk::<6>().copied()?)),
     })
 }
@@ -82,6 +90,7 @@ fn write_key(key: &Key) -> Vec<u8> {
         Key::Number(number) => number.to_ne_bytes().to_vec(),
         Key::DeviceIpv4(device, ip) => [&device.to_ne_bytes()[..], &ip.octets()].concat(),
         Key::DeviceIpv6(device, ip) => [&device.to_ne_bytes()[..], &ip.octets()].concat(),
+        Key::Ipv4(ip) => ip.octets().to_vec(),
         Key::DeviceMac(device, mac) => [&device.to_ne_bytes()[..], &mac.0, &[0, 0]].concat(),
     }
 }
@@ -157,7 +166,7 @@ impl Batch {
             let mut rest = group.iter().peekable();
             let create = if kind == libc::NFT_MSG_NEWSETELEM { libc::NLM_F_CREATE } else { 0 };
             while let Some((change, _)) = rest.peek() {
-                let verdict = spec(&change.map).is_none_or(|spec| spec.verdict);
+                let leads = spec(&change.map).map_or(Leads::Chain, |spec| spec.leads);
                 let writer = self.message(conn, kind, create);
                 writer.put_str(LIST_TABLE, OBJECT);
                 writer.put_str(LIST_SET, &change.map);
@@ -165,7 +174,7 @@ impl Batch {
                     let start = w.len();
                     while w.len() - start < MESSAGE {
                         let Some((change, chain)) = rest.next() else { break };
-                        put_element(w, change, chain.filter(|_| verdict));
+                        put_element(w, change, *chain, leads);
                     }
                 });
             }
@@ -196,23 +205,28 @@ impl Batch {
 /// `struct nfgenmsg` of the ends of a batch: the subsystem is in `res_id`, in network byte order.
 const BATCH: [u8; NFGENMSG] = [0, 0, 0, libc::NFNL_SUBSYS_NFTABLES as u8];
 
-fn put_element(writer: &mut Writer, change: &ElementChange, chain: Option<&str>) {
+fn put_element(writer: &mut Writer, change: &ElementChange, value: Option<&str>, leads: Leads) {
     writer.nest(ELEMENT, |element| {
         element.nest(ELEMENT_KEY, |key| key.put(DATA_VALUE, &write_key(&change.key)));
-        if let Some(chain) = chain {
-            element.nest(ELEMENT_DATA, |data| {
+        match (value, leads) {
+            (Some(chain), Leads::Chain) => element.nest(ELEMENT_DATA, |data| {
                 data.nest(DATA_VERDICT, |verdict| {
                     verdict.put_be32(VERDICT_CODE, GOTO as u32);
                     verdict.put_str(VERDICT_CHAIN, chain);
                 });
-            });
+            }),
+            (Some(address), Leads::Ipv4) => {
+                let octets = address.parse::<Ipv4Addr>().unwrap_or(Ipv4Addr::UNSPECIFIED).octets();
+                element.nest(ELEMENT_DATA, |data| data.put(DATA_VALUE, &octets));
+            }
+            (Some(_), Leads::Nowhere) | (None, _) => {}
         }
     });
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv6Addr;
 
     use proptest::prelude::*;
 
@@ -224,6 +238,7 @@ mod tests {
             (KeyKind::Number, Key::Number(0x3e00_0000), 4),
             (KeyKind::DeviceIpv4, Key::DeviceIpv4(3, Ipv4Addr::new(192, 168, 1, 1)), 8),
             (KeyKind::DeviceIpv6, Key::DeviceIpv6(3, Ipv6Addr::LOCALHOST), 20),
+            (KeyKind::Ipv4, Key::Ipv4(Ipv4Addr::new(192, 168, 108, 1)), 4),
             (KeyKind::DeviceMac, Key::DeviceMac(3, Mac([2, 0, 0, 0, 0, 1])), 12),
         ] {
             let bytes = write_key(&key);
@@ -236,10 +251,10 @@ mod tests {
         fn random_bytes_never_panic_the_parser(
             bytes in proptest::collection::vec(any::<u8>(), 0..200)
         ) {
-            for kind in MAPS.map(|spec| spec.key) {
-                let _ = read_key(kind, &bytes);
+            for spec in &MAPS {
+                let _ = read_key(spec.key, &bytes);
                 for attribute in Attributes(&bytes) {
-                    let _ = element(kind, attribute);
+                    let _ = element(spec, attribute);
                 }
             }
         }
