@@ -19,6 +19,7 @@ use crate::facts::{self, Kept, WanFacts};
 use crate::names::{Family, IfIndex};
 use crate::observed::{Address, Observed, Structure};
 use crate::render;
+use crate::resolvers::Asked;
 
 /// Older kernels lack what our rules need.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -69,7 +70,9 @@ pub fn rules(config: &Config, kept: &Kept, observed: &Observed) -> String {
     let facts = facts::read(config, &numbers, observed);
     let (numbers, facts) = (&numbers, &facts);
     let choice = &Choice::default();
-    let desired = desired::desire(Basis { config, numbers, facts, choice, cut: None, observed });
+    let asked = &Asked::new();
+    let basis = Basis { config, numbers, facts, choice, cut: None, asked, observed };
+    let desired = desired::desire(basis);
     desired.table.map(|table| render::nft::replacement(&table)).unwrap_or_default()
 }
 

@@ -10,6 +10,7 @@ mod event;
 mod linger;
 mod plan;
 mod report;
+mod resolving;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -32,6 +33,7 @@ use evacuate::Evacuations;
 pub use event::{Event, Happening};
 use linger::Lingering;
 use plan::Attempts;
+use resolving::Resolving;
 use watch::Watch;
 
 /// Notices that wait to be fetched; a daemon that never fetches them loses the oldest.
@@ -89,6 +91,7 @@ pub struct Engine {
     doubtful: bool,
     attempts: Attempts,
     evacuations: Evacuations,
+    resolving: Resolving,
     /// The names of WANs taken out of service by hand.
     drained: BTreeSet<String>,
     lingering: Lingering,
@@ -127,6 +130,7 @@ impl Engine {
             doubtful: false,
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
+            resolving: Resolving::default(),
             drained: kept.drained.clone(),
             lingering: Lingering::default(),
             ends: Ends::default(),
@@ -155,8 +159,9 @@ impl Engine {
 
     /// Whether `config` says what is in force already.
     pub fn follows(&self, config: &Config) -> bool {
-        let Config { lans, wans, cpu, router, retiring: _ } = &self.config;
-        (lans, wans, cpu, router) == (&config.lans, &config.wans, &config.cpu, &config.router)
+        let Config { lans, wans, cpu, router, dns, retiring: _ } = &self.config;
+        (lans, wans, cpu) == (&config.lans, &config.wans, &config.cpu)
+            && (router, dns) == (&config.router, &config.dns)
     }
 
     /// The kernel parameters that the daemon should read.
@@ -216,6 +221,13 @@ impl Engine {
                 self.read.nft = true;
                 self.stale |= replace(&mut self.observed.nft, nft);
             }
+            Event::Consulted { wan, server, sequence, said } => {
+                self.consulted((wan, server), sequence, said, now);
+            }
+            Event::Resolvers(by_interface) => {
+                let others = &mut self.observed.resolvers.by_interface;
+                self.stale |= replace(others, by_interface);
+            }
             Event::Probe(result) => self.take_result(&result, now),
             Event::Traffic(traffic) => self.take_traffic(traffic, now),
             Event::Children(children) => {
@@ -261,6 +273,7 @@ impl Engine {
             self.decide(now);
         }
         self.conclude_drill(now);
+        self.consult(now);
         self.ask_for_traffic(now);
         self.ask_for_evacuations(now);
         self.refuse_gone_flows(now);
@@ -296,6 +309,7 @@ impl Engine {
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
         let watching = self.watch_deadline();
         let other = [self.evacuations.deadline(), self.linger_deadline(), self.drill_deadline()];
+        let watching = [watching, self.consult_deadline()].into_iter().flatten().min();
         [attempts, retiring, watching].into_iter().chain(other).flatten().min()
     }
 
@@ -310,6 +324,7 @@ impl Engine {
             facts: &self.facts,
             choice: &self.choice,
             cut: self.cut(),
+            asked: &self.resolving.asked,
             observed: &self.observed,
         }
     }
@@ -398,12 +413,13 @@ impl Engine {
     fn decide(&mut self, now: Moment) {
         self.doubtful = false;
         let choice = choose(&self.config, &self.numbers, &self.facts, &self.sides, &self.drained);
-        let changed = choice != self.choice;
+        let mut changed = choice != self.choice;
         if changed {
             self.tell_choice(&choice, now);
             self.prove_newcomers(&choice, now);
             self.choice = choice;
         }
+        changed |= self.renew_resolvers(now);
         if changed || self.stale || self.attempts.due(now) {
             self.stale = false;
             self.plan(now);

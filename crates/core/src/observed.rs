@@ -4,6 +4,7 @@
 mod children;
 mod cpu;
 mod flows;
+mod resolvers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,6 +16,7 @@ use crate::names::{Family, IfIndex, Mac, RulePriority, TableId};
 pub use children::{ChildEnd, Running};
 pub use cpu::{Core, CpuFile, CpuSet, Cpus, Irq, Nic};
 pub use flows::{TcpFlow, Traffic};
+pub use resolvers::Resolvers;
 
 /// All facts about the kernel, as last read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -43,6 +45,9 @@ pub struct Observed {
     /// The programs that we run for ourselves, by our name for each.
     #[serde(default)]
     pub children: BTreeMap<String, Running>,
+    /// The resolvers that somebody was told of.
+    #[serde(default)]
+    pub resolvers: Resolvers,
 }
 
 /// One network interface.
@@ -231,7 +236,7 @@ const fn set(name: &'static str) -> MapSpec {
 
 /// All maps and sets of our table; everything that changes while the configuration stays the same
 /// is an element of one of them.
-pub const MAPS: [MapSpec; 15] = [
+pub const MAPS: [MapSpec; 17] = [
     map("slots4", KeyKind::Number),
     map("slots6", KeyKind::Number),
     map("restore4", KeyKind::Number),
@@ -243,6 +248,8 @@ pub const MAPS: [MapSpec; 15] = [
     map("out_by4", KeyKind::Number),
     map("out_by6", KeyKind::Number),
     map("clamp", KeyKind::Number),
+    map("resolvers4", KeyKind::DeviceIpv4),
+    map("resolvers6", KeyKind::DeviceIpv6),
     map("stray", KeyKind::Number),
     set("lans"),
     set("guarded"),

@@ -22,6 +22,7 @@ use anywan_core::facts::{self, Numbers, assign_numbers};
 use anywan_core::health::Side;
 use anywan_core::names::{Family, IfIndex, Mac, PerFamily, TableId};
 use anywan_core::observed::{Address, Hop, Link, Neighbour, Observed, Route};
+use anywan_core::resolvers::Asked;
 use anywan_core::steps::{Step, diff, expect};
 use anywan_core::time::Moment;
 
@@ -136,6 +137,7 @@ impl World {
             facts: &facts,
             choice: &choice,
             cut: None,
+            asked: &Asked::new(),
             observed: &observed,
         };
         let desired = desire(basis);

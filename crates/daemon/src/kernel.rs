@@ -109,6 +109,7 @@ impl Kernel {
             cpus: self.cpus(&BTreeSet::new())?,
             nft: self.nft()?,
             children: BTreeMap::new(),
+            resolvers: anywan_core::observed::Resolvers::default(),
         })
     }
 

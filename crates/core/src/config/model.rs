@@ -1,15 +1,17 @@
 //! The configuration as the rest of the core sees it: plain values, valid by construction. Made
 //! only by the parser beside it; says nothing about text.
 
+mod served;
 mod target;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::names::{Family, MarkField, RulePriority, TableId, Weight};
 
+pub use served::{Dhcp, Dns, Lease, StaticName};
 pub use target::{Expect, Host, HttpTarget, Kind, Target};
 
 /// A whole configuration file.
@@ -27,6 +29,9 @@ pub struct Config {
     pub cpu: Cpu,
     /// Settings of the router as a whole.
     pub router: Router,
+    /// DNS for LANs; `None`: somebody else's business.
+    #[serde(default)]
+    pub dns: Option<Dns>,
 }
 
 /// Who says which CPUs do the work of the interfaces.
@@ -45,6 +50,9 @@ pub struct Lan {
     pub interface: String,
     /// What happens to new flows that come from a WAN.
     pub inbound: Inbound,
+    /// Addresses for its hosts; `None`: somebody else's business.
+    #[serde(default)]
+    pub dhcp: Option<Dhcp>,
 }
 
 /// What happens to new flows from a WAN to a LAN that nobody's DNAT brought there.
@@ -81,6 +89,9 @@ pub struct Wan {
     pub nat: Nat<Ipv4Addr>,
     /// The source address of IPv6 flows.
     pub nat6: Nat<Ipv6Addr>,
+    /// Its resolvers; empty: those that it was given with its address.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
     /// How its health is judged: `[wan.health]` over `[health]` over the defaults.
     pub health: Health,
 }

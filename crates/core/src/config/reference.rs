@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::fault::CODES;
 use super::keys::{Key, Kind, LATER, MAX_TARGETS, SECTIONS, Section, TOP, Word};
+use super::served::ENTRIES_MAX;
 use super::{bytes, duration};
 use crate::names::Family;
 
@@ -42,6 +43,9 @@ const TOGETHER: &str = "
 - A WAN uses at least one of IPv4 and IPv6.
 - `[wan.health]` stands below its `[[wan]]`, and replaces `[health]` key by key. An empty list of
   targets asks nobody: the WAN is then judged by link, address and gateway alone.
+- `[dns]`, even empty, turns DNS for LANs on, `[lan.dhcp]` below a `[[lan]]` DHCP on that LAN; without
+  them anywan runs neither, and whatever serves them goes on. Both need the program dnsmasq.
+- The ranges of two LANs have no address in common.
 ";
 
 /// The reference, as Markdown that ends with a newline.
@@ -94,6 +98,11 @@ fn takes(kind: &Kind) -> String {
             or_words("an IPv6 address".to_owned(), words)
         }
         Kind::Targets => format!("a list of at most {MAX_TARGETS} targets"),
+        Kind::Addresses { max } => format!("a list of at most {max} addresses"),
+        Kind::Leases => format!("a list of at most {ENTRIES_MAX} leases"),
+        Kind::Hosts => format!("a list of at most {ENTRIES_MAX} addresses with names"),
+        Kind::Range => "two IPv4 addresses with `-` between them".to_owned(),
+        Kind::Domain => "a domain's name".to_owned(),
         Kind::Mask => "a mask, hexadecimal in quotes, or a whole number".to_owned(),
     }
 }
@@ -122,6 +131,11 @@ fn meanings(key: &Key) -> String {
         | Kind::Number { .. }
         | Kind::Flag
         | Kind::Targets
+        | Kind::Addresses { .. }
+        | Kind::Leases
+        | Kind::Hosts
+        | Kind::Range
+        | Kind::Domain
         | Kind::Mask => return String::new(),
     };
     let meanings: Vec<String> =

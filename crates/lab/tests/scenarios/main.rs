@@ -20,6 +20,7 @@ mod inbound;
 mod keeping;
 mod linger;
 mod many;
+mod names;
 mod one_armed;
 mod partial;
 mod placing;
