@@ -108,6 +108,12 @@ impl Children {
         self.running.iter().map(|(name, child)| (name.clone(), child.running())).collect()
     }
 
+    /// The numbers of their processes.
+    pub fn pids(&self) -> Vec<u32> {
+        let pids = self.running.values().map(|child| child.record.pid);
+        pids.filter_map(|pid| u32::try_from(pid).ok()).collect()
+    }
+
     /// The folder with the files of a program.
     pub fn folder_of(&self, name: &str) -> PathBuf {
         self.folder.join(name)

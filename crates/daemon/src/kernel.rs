@@ -24,6 +24,7 @@ mod routes;
 mod rules;
 mod socket;
 mod sysctl;
+mod timekeeping;
 mod wake;
 mod wire;
 
@@ -43,6 +44,7 @@ pub use error::{KernelError, Refused};
 pub use monitor::{Hints, Monitor};
 use remember::Memory;
 use socket::Conn;
+pub use timekeeping::clock_kept;
 
 /// The kernel of one network namespace: that of the thread that opened it.
 #[derive(Debug)]

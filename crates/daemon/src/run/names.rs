@@ -55,6 +55,7 @@ pub(super) fn name_holder(end: &mut ChildEnd) {
         return;
     }
     let holders = ports::holders(&[53, 67, 547]);
+    let holders: Vec<String> = holders.iter().map(ToString::to_string).collect();
     if !holders.is_empty() {
         end.said = format!("{}; in the way: {}", end.said, holders.join(", "));
     }

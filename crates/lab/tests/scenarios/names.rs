@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::{Config, Daemon, Family, Fault, Netns, Spec, Topology, until};
 
-use crate::common::DEADLINE;
+use crate::common::{DEADLINE, in_both_layouts};
 use isp::{Resolver, child_pid, lookup, lookups, udhcpc};
 
 /// A router whose WANs are preferred in their order, each with its ISP's resolver.
@@ -23,8 +23,12 @@ fn config(topology: &Topology) -> Config {
 }
 
 fn served(n: u8) -> Result<(Topology, Vec<Resolver>)> {
-    let topology = Spec::routed(n).build()?;
-    let resolvers = (1..=usize::from(n)).map(|k| Resolver::honest(&topology, k));
+    served_by(&Spec::routed(n))
+}
+
+fn served_by(spec: &Spec) -> Result<(Topology, Vec<Resolver>)> {
+    let topology = spec.clone().build()?;
+    let resolvers = (1..=topology.wans().len()).map(|k| Resolver::honest(&topology, k));
     let resolvers = resolvers.collect::<Result<_>>()?;
     Ok((topology, resolvers))
 }
@@ -41,16 +45,15 @@ fn wait_served(topology: &Topology, name: &str) -> Result<String> {
 fn a_lan_client_is_lent_an_address_and_looks_names_up() -> Result<()> {
     let (topology, _resolvers) = served(2)?;
     let client = topology.client_space(1);
-    let mac = client.run("cat /sys/class/net/eth0/address")?;
+    let link = client.run("ip -o link show dev eth0")?;
+    let mac = link.split_whitespace().skip_while(|word| *word != "link/ether").nth(1);
+    let mac = mac.context("a hardware address")?.to_owned();
     let router = topology.lan_address(Family::V4).to_string();
     let net = router.rsplit_once('.').context("an IPv4 address")?.0.to_owned();
     let mut config = config(&topology);
     config.lans[0].1.push((
         "dhcp".to_owned(),
-        format!(
-            "{{ range = \"{net}.150-{net}.160\", leases = [\"{} {net}.77 printer\"] }}",
-            mac.trim()
-        ),
+        format!("{{ range = \"{net}.150-{net}.160\", leases = [\"{} {net}.77 printer\"] }}", mac),
     ));
     let daemon = Daemon::start_up(&topology, &config)?;
     let lease = until(DEADLINE, "a lease", || udhcpc(client))?;
@@ -60,41 +63,51 @@ fn a_lan_client_is_lent_an_address_and_looks_names_up() -> Result<()> {
     ensure!(lease.contains("domain=lan "), "{lease}");
     client.run("ip link set eth0 address 02:00:5e:00:00:77")?;
     let other = until(DEADLINE, "another lease", || udhcpc(client))?;
-    ensure!(other.contains(&format!("ip={net}.15")) || other.contains(&format!("ip={net}.16")), "{other}");
+    ensure!(
+        other.contains(&format!("ip={net}.15")) || other.contains(&format!("ip={net}.16")),
+        "{other}"
+    );
     ensure!(wait_served(&topology, "www.test")? == "198.18.1.80", "the first WAN's answer");
-    for (name, address) in [("nas", "192.0.2.80"), ("nas.lan", "192.0.2.80"), ("printer.lan", &format!("{net}.77"))] {
+    for (name, address) in
+        [("nas", "192.0.2.80"), ("nas.lan", "192.0.2.80"), ("printer.lan", &format!("{net}.77"))]
+    {
         let found = wait_served(&topology, name)?;
         ensure!(found == address, "{name} is {found}");
     }
+    let own = lookup(topology.router(), topology.lan_address(Family::V4), "nas", DEADLINE)?;
+    ensure!(own.as_deref() == Some("192.0.2.80"), "the router itself is told {own:?}");
     ensure!(daemon.status()?.problems().is_empty(), "{:?}", daemon.status()?.problems());
     Ok(())
 }
 
 #[test]
 fn a_wan_dies_and_no_name_is_refused_and_none_waits_long() -> Result<()> {
-    let (topology, _resolvers) = served(2)?;
-    let mut daemon = Daemon::start_up(&topology, &config(&topology))?;
-    ensure!(wait_served(&topology, "kept.test")? == "198.18.1.80");
-    let pid = child_pid(&daemon)?;
-    let client = topology.client_space(1).clone();
-    let router = topology.lan_address(Family::V4);
-    let asking = lookups(&client, router, Duration::from_millis(20));
-    until(DEADLINE, "some answers", || asking.ensure_answers(20))?;
-    topology.break_wan(1, &Fault::Blackhole)?;
-    daemon.wait_state("wan1", Family::V4, &["down"])?;
-    until(DEADLINE, "answers by the second WAN", || asking.ensure_answers_of("198.18.2.80", 20))?;
-    topology.mend_wan(1, &Fault::Blackhole)?;
-    daemon.wait_state("wan1", Family::V4, &["up"])?;
-    until(DEADLINE, "answers by the first WAN", || asking.ensure_last("198.18.1.80"))?;
-    let answers = asking.stop()?;
-    let failed = answers.iter().filter(|a| a.address.is_none()).count();
-    let longest = answers.iter().map(|a| a.took).max().unwrap_or_default();
-    println!("{} answers, {failed} failed, the longest took {longest:?}", answers.len());
-    ensure!(failed == 0, "{failed} of {} questions were not answered", answers.len());
-    ensure!(longest < Duration::from_secs(4), "the longest took {longest:?}");
-    ensure!(child_pid(&daemon)? == pid, "dnsmasq was started anew");
-    daemon.kill();
-    Ok(())
+    in_both_layouts(2, |spec| {
+        let (topology, _resolvers) = served_by(&spec)?;
+        let daemon = Daemon::start_up(&topology, &config(&topology))?;
+        ensure!(wait_served(&topology, "kept.test")? == "198.18.1.80");
+        let pid = child_pid(&daemon)?;
+        let client = topology.client_space(1).clone();
+        let router = topology.lan_address(Family::V4);
+        let asking = lookups(&client, router, Duration::from_millis(20));
+        until(DEADLINE, "some answers", || asking.ensure_answers(20))?;
+        topology.break_wan(1, &Fault::GatewaySilent)?;
+        daemon.wait_state("wan1", Family::V4, &["down"])?;
+        until(DEADLINE, "answers by the second WAN", || {
+            asking.ensure_answers_of("198.18.2.80", 20)
+        })?;
+        topology.mend_wan(1, &Fault::GatewaySilent)?;
+        daemon.wait_state("wan1", Family::V4, &["up"])?;
+        until(DEADLINE, "answers by the first WAN", || asking.ensure_last("198.18.1.80"))?;
+        let answers = asking.stop()?;
+        let failed = answers.iter().filter(|a| a.address.is_none()).count();
+        let longest = answers.iter().map(|a| a.took).max().unwrap_or_default();
+        println!("{} answers, {failed} failed, the longest took {longest:?}", answers.len());
+        ensure!(failed == 0, "{failed} of {} questions were not answered", answers.len());
+        ensure!(longest < Duration::from_secs(4), "the longest took {longest:?}");
+        ensure!(child_pid(&daemon)? == pid, "dnsmasq was started anew");
+        Ok(())
+    })
 }
 
 #[test]
@@ -127,9 +140,7 @@ fn resolvers_that_lie_or_say_nothing_are_left() -> Result<()> {
         })
     };
     told("dns.lies", &liar)?;
-    until(3 * DEADLINE, "the silent one to be found", || {
-        told("dns.silent", &silent).map(drop)
-    })?;
+    until(3 * DEADLINE, "the silent one to be found", || told("dns.silent", &silent).map(drop))?;
     let (client, router) = (topology.client_space(1), topology.lan_address(Family::V4));
     until(DEADLINE, "only the honest one to be asked", || {
         let begun = Instant::now();
@@ -169,7 +180,8 @@ fn a_killed_daemon_leaves_names_and_the_next_one_finds_dnsmasq() -> Result<()> {
 fn a_taken_port_is_told_with_its_holder_and_served_once_it_is_free() -> Result<()> {
     let (topology, _resolvers) = served(1)?;
     let router: &Netns = topology.router();
-    let holder = router.inside(|| std::net::UdpSocket::bind((topology.lan_address(Family::V4), 53)))??;
+    let holder =
+        router.inside(|| std::net::UdpSocket::bind((topology.lan_address(Family::V4), 53)))??;
     let daemon = Daemon::start_up(&topology, &config(&topology))?;
     let me = format!("({}) has", std::process::id());
     daemon.wait_status("the holder to be named", |status| {

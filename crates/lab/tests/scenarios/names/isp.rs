@@ -146,7 +146,9 @@ fn ask(socket: &UdpSocket, name: &str) -> Result<Option<String>> {
     match (answer[3] & 15, answer[7]) {
         (0, 0) | (3, _) => Ok(None),
         // One record of 16 bytes, the address last.
-        (0, _) => Ok(Some(answer[count - 4..].iter().map(u8::to_string).collect::<Vec<_>>().join("."))),
+        (0, _) => {
+            Ok(Some(answer[count - 4..].iter().map(u8::to_string).collect::<Vec<_>>().join(".")))
+        }
         (code, _) => anyhow::bail!("{name}: error {code}"),
     }
 }
