@@ -2,7 +2,7 @@
 //! asked is a reason to plan, like a change of the choice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Engine;
 use super::report::problem;
@@ -16,6 +16,10 @@ use crate::time::Moment;
 
 /// What is asked for where no DNS target names anything.
 const NAME: &str = "example.com";
+
+/// The ends of the order of addresses.
+const FIRST_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const LAST_ADDRESS: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
 
 /// The resolvers.
 #[derive(Debug, Clone, Default)]
@@ -57,8 +61,8 @@ impl Engine {
         let works = |state| matches!(state, State::Up | State::Impaired);
         let Resolving { known, checks, .. } = &self.resolving;
         let own = |id: WanId| {
-            let of_wan = known.iter().filter(move |((wan, _), _)| *wan == id);
-            of_wan.filter(|(_, rank)| **rank == Rank::Own).map(|(resolver, _)| resolver)
+            let of_wan = (id, FIRST_ADDRESS)..=(id, LAST_ADDRESS);
+            known.range(of_wan).filter(|(_, rank)| **rank == Rank::Own).map(|(resolver, _)| resolver)
         };
         let needed = known.get(resolver) == Some(&Rank::Own)
             || own(resolver.0).all(|own| checks.fault(own).is_some());
@@ -157,7 +161,7 @@ pub(super) fn lending_problem(lan: &Lan, observed: &Observed) -> Option<Problem>
         .filter_map(|a| ipnet::IpNet::new(a.address, a.prefix).ok())
         .collect();
     let inside =
-        |address: std::net::Ipv4Addr| nets.iter().any(|net| net.contains(&IpAddr::V4(address)));
+        |address: Ipv4Addr| nets.iter().any(|net| net.contains(&IpAddr::V4(address)));
     let (first, last) = dhcp.range;
     let outside = dhcp.leases.iter().map(|lease| lease.address).find(|a| !inside(*a));
     let shown: Vec<String> = nets.iter().map(|net| net.trunc().to_string()).collect();
