@@ -37,7 +37,7 @@ use crate::time::Moment;
 
 use loss::Loss;
 use passive::Passive;
-use probing::{Burst, Samples, Waiting};
+use probing::{Burst, Proof, Samples, Waiting};
 use rtt::Rtt;
 use targets::Targets;
 
@@ -128,6 +128,9 @@ pub struct Side {
     samples: Samples,
     /// Heartbeats left out in a row because traffic came back.
     skipped: u32,
+    /// When it was asked by a heartbeat last; forgotten when a fact says that it may be back.
+    beaten: Option<Moment>,
+    proof: Proof,
     next_sequence: u64,
     waiting: BTreeMap<u64, Waiting>,
 }
@@ -162,6 +165,8 @@ impl Side {
             next_sample: now,
             samples: Samples::full(now),
             skipped: 0,
+            beaten: None,
+            proof: Proof::default(),
             next_sequence: 1,
             waiting: BTreeMap::new(),
         }
@@ -261,7 +266,7 @@ impl Side {
                 self.loss = Loss::default();
                 self.targets = Targets::default();
                 self.passive = Passive::default();
-                self.next_beat = now;
+                (self.next_beat, self.beaten) = (now, None);
                 self.trusted = false;
                 if matches!(self.state, State::Unknown | State::Down) && !self.been_up {
                     self.enter(State::Unknown, "not probed yet".to_owned(), now);
@@ -436,7 +441,7 @@ impl Side {
             self.usable_since = now;
         }
         self.been_up |= matches!(state, State::Up | State::Impaired | State::Portal);
-        self.clear_since = None;
+        (self.clear_since, self.proof) = (None, Proof::default());
         self.state = state;
         self.since = now;
         self.reason = reason;

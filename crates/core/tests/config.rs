@@ -122,6 +122,7 @@ cases![
     other_line_ends,
     out_of_range,
     page_targets,
+    page_text,
     prose,
     reserved_tables,
     sections_as_values,

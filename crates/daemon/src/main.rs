@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anywan_daemon::examine::examine;
+use anywan_daemon::kernel::KernelError;
 use anywan_daemon::run::{BadConfig, CONFIG, Options, run, take_down};
 use clap::Parser;
 
@@ -70,5 +71,9 @@ fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(2);
     }
     eprintln!("error: {error:#}");
+    let hint = error.chain().find_map(|cause| cause.downcast_ref::<KernelError>()?.hint());
+    if let Some(hint) = hint {
+        eprintln!("\nhint: {hint}");
+    }
     ExitCode::from(1)
 }

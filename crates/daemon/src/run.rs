@@ -190,7 +190,10 @@ fn apply(
     if step.is_of_children() {
         children.apply(step, now).map_err(|error| chain(&error))
     } else {
-        kernel.apply(step).map_err(|error| chain(&error))
+        kernel.apply(step).map_err(|error| match error.hint() {
+            Some(hint) => format!("{}; {hint}", chain(&error)),
+            None => chain(&error),
+        })
     }
 }
 

@@ -452,7 +452,8 @@ const HEALTH: &[Key] = &[
               handshake, `\"dns://8.8.8.8/example.com\"` a DNS question (that there is no such \
               name is an answer too), `\"http://connectivity.example/204\"` a page that must come \
               with status 204. `{ url = \"http://…\", status = 200, body = \"Success\" }` asks \
-              for another status, and for a text in the first 4 KiB. A host's name is resolved \
+              for another status (200 where there is a `body`), and for a text in the first \
+              4 KiB. A host's name is resolved \
               through the WAN, by the servers of its `dns://` targets, or else those of \
               `/etc/resolv.conf`; it serves both families. Probes rotate over the targets, so no \
               single one decides. A family of which no target is listed is judged by link, \

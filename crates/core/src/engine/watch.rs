@@ -28,9 +28,6 @@ const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
 /// once nor is left unwatched for long afterwards.
 const SAVED: f64 = 1.0 / 720.0;
 
-/// However much is owed, a WAN is asked so often (1.7 MB a month): else it could not come back.
-const RESTED_MAX: Duration = Duration::from_secs(300);
-
 /// So many suspects at least make it likely that this machine is slow, and not every line.
 const SUSPECTS_FEW: usize = 5;
 
@@ -73,8 +70,8 @@ impl Purse {
 
     /// When it has enough for one heartbeat.
     fn rest_until(self, cost: f64, budget: u64) -> Moment {
-        let missing = (cost - self.bytes).max(0.0);
-        self.at + Duration::from_secs_f64(missing / rate(budget)).min(RESTED_MAX)
+        let missing = (cost - self.bytes).max(0.0) / rate(budget);
+        self.at + Duration::try_from_secs_f64(missing).unwrap_or(MONTH).min(MONTH)
     }
 }
 

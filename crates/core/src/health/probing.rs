@@ -48,6 +48,15 @@ const SAMPLE_GAP_TIRED: Duration = Duration::from_secs(1);
 const SAMPLERS: u32 = 6;
 /// The heartbeat of a metered WAN that serves nothing, up or down.
 const STANDBY_METERED: Duration = Duration::from_secs(30);
+/// However much is owed, a metered WAN is asked so often (1.7 MB a month): else it could not come
+/// back.
+const RESTED_MAX: Duration = Duration::from_secs(300);
+/// A metered WAN on standby that is impaired proves itself in one go: so many answers in a row are
+/// twice what that takes. 12 KB.
+const PROOF_MAX: u32 = 60;
+/// If all of them prove nothing, it is tried again after so long. Where a silence comes between, the
+/// next heartbeat that is answered begins anew.
+const PROOF_AGAIN: Duration = Duration::from_secs(3600);
 /// Heartbeats of a metered WAN that traffic may stand in for, in a row: new connections may fail
 /// where old ones go on.
 const SKIPPED_MAX: u32 = 10;
@@ -133,6 +142,32 @@ impl Samples {
         self.counted = self.counted + Duration::from_secs(u64::from(seconds));
         self.left = self.left.saturating_sub(1);
         if self.left > 0 { SAMPLE_GAP } else { SAMPLE_GAP_TIRED }
+    }
+}
+
+/// Answers in a row by which an impaired WAN on standby proves that it is well again.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub(super) struct Proof {
+    answers: u32,
+    /// None is begun before this.
+    not_before: Moment,
+}
+
+impl Proof {
+    fn goes_on(self) -> bool {
+        self.answers > 0
+    }
+
+    fn answered(&mut self, now: Moment) {
+        if self.answers >= PROOF_MAX {
+            *self = Proof { answers: 0, not_before: now + PROOF_AGAIN };
+        } else if self.answers > 0 || now >= self.not_before {
+            self.answers += 1;
+        }
+    }
+
+    fn missed(&mut self) {
+        self.answers = 0;
     }
 }
 
@@ -255,11 +290,13 @@ impl Side {
         // A WAN on its way back is watched closely even when it is metered.
         let settled =
             matches!(self.state, State::Up | State::Down | State::Impaired | State::Portal);
-        role.metered && !role.serving && settled
+        role.metered && !role.serving && settled && !self.proof.goes_on()
     }
 
     fn next_beat(&self, role: &Role<'_>) -> Moment {
-        if self.rests(role) { self.next_beat.max(role.rest_until) } else { self.next_beat }
+        let long_ago = self.beaten.map_or(self.next_beat, |beaten| beaten + RESTED_MAX);
+        let rest_until = role.rest_until.min(long_ago);
+        if self.rests(role) { self.next_beat.max(rest_until) } else { self.next_beat }
     }
 
     /// Each kind of target is asked once in an interval; where data costs money, only one.
@@ -286,7 +323,7 @@ impl Side {
             self.skipped += 1;
             return;
         }
-        self.skipped = 0;
+        (self.skipped, self.beaten) = (0, Some(now));
         if let Some(target) = self.targets.next() {
             self.send(target, settings, now, orders);
         }
@@ -375,6 +412,7 @@ impl Side {
     }
 
     fn miss(&mut self, target: usize, settings: &Health, now: Moment) {
+        self.proof.missed();
         if self.burst.is_some() || self.targets.is_deaf(target) {
             return;
         }
@@ -393,6 +431,9 @@ impl Side {
     fn heard_from(&mut self, target: usize, settings: &Health, now: Moment) {
         self.mute = false;
         self.heard = Some(now);
+        if matches!(self.state, State::Impaired | State::Portal) {
+            self.proof.answered(now);
+        }
         if let Some(burst) = &mut self.burst {
             burst.answered.insert(target);
         }

@@ -97,7 +97,7 @@ fn setup(dice: &mut Dice, count: usize) -> Setup {
         wans: (1..=u8::try_from(count).expect("small")).map(|n| wan(n, dice)).collect(),
         targets: dice.chance(0.5).then(|| targets[..few].iter().map(|t| (*t).to_owned()).collect()),
         interval_ms: *dice.pick(&[1_000, 1_000, 1_000, 500, 2_000, 5_000]),
-        hold_ms: *dice.pick(&[10_000, 10_000, 10_000, 3_000, 20_000]),
+        hold_ms: *dice.pick(&[None, None, None, Some(3_000), Some(20_000)]),
         timeout_ms: *dice.pick(&[None, None, None, Some(500), Some(2_000)]),
     }
 }

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anywan_core::api::{FamilyStatus, State};
-use anywan_core::config::Wan;
 use anywan_core::names::{Family, PerFamily, WanId};
 use anywan_core::time::Moment;
 
@@ -43,13 +42,7 @@ impl World {
             if should != serving {
                 let states: Vec<String> = self.states(family);
                 let what = format!("{serving:?} serve {family}, {should:?} should: {states:?}");
-                let missing: BTreeSet<WanId> = should.difference(&serving).copied().collect();
-                let law = if !missing.is_empty() && self.all_metered(&missing) {
-                    Law::ConvergeMetered
-                } else {
-                    Law::Converge
-                };
-                self.broken(law, what);
+                self.broken(Law::Converge, what);
                 well = false;
             }
         }
@@ -82,13 +75,6 @@ impl World {
         })
     }
 
-    fn all_metered(&self, ids: &BTreeSet<WanId>) -> bool {
-        let metered = |wan: &&Wan| wan.metered;
-        let of =
-            |id: &WanId| self.config.wans.iter().find(|w| self.numbers.get(&w.name) == Some(id));
-        ids.iter().all(|id| of(id).as_ref().is_some_and(metered))
-    }
-
     /// What the engine says of each WAN.
     fn states(&self, family: Family) -> Vec<String> {
         let since = |at: Moment| format!("{:.3}", at.since_start().as_secs_f64());
@@ -114,10 +100,8 @@ impl World {
                 continue;
             }
             well = false;
-            let metered = self.all_metered(&lost);
-            let law = if metered { Law::ConvergeMetered } else { Law::Converge };
             let what = format!("{lost:?} are lost over {family}: {:?}", self.states(family));
-            self.broken(law, what);
+            self.broken(Law::Converge, what);
         }
         well
     }

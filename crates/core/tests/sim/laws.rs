@@ -52,8 +52,6 @@ pub(crate) enum Law {
     FewReturns,
     /// When faults stop, all WANs of the best priority serve, and nothing of the dead is left.
     Converge,
-    /// The same where the only ones that do not serve are metered: their budget may be spent.
-    ConvergeMetered,
     /// A family that some WAN can carry is served.
     ServeSomething,
     /// The order of equal facts does not matter.

@@ -12,7 +12,8 @@ pub(crate) struct Setup {
     /// `None`: the defaults.
     pub(crate) targets: Option<Vec<String>>,
     pub(crate) interval_ms: u64,
-    pub(crate) hold_ms: u64,
+    /// `None`: the default.
+    pub(crate) hold_ms: Option<u64>,
     pub(crate) timeout_ms: Option<u64>,
 }
 
@@ -38,7 +39,7 @@ impl Setup {
             wans: (1..).zip(priorities).map(wan).collect(),
             targets: None,
             interval_ms: 1_000,
-            hold_ms: 10_000,
+            hold_ms: None,
             timeout_ms: None,
         }
     }
@@ -53,8 +54,10 @@ impl Setup {
                  weight = {weight}\nmetered = {metered}\n"
             );
         }
-        let Setup { interval_ms, hold_ms, .. } = self;
-        let _ = write!(text, "[health]\ninterval = \"{interval_ms}ms\"\nhold = \"{hold_ms}ms\"\n");
+        let _ = write!(text, "[health]\ninterval = \"{}ms\"\n", self.interval_ms);
+        if let Some(ms) = self.hold_ms {
+            let _ = writeln!(text, "hold = \"{ms}ms\"");
+        }
         if let Some(ms) = self.timeout_ms {
             let _ = writeln!(text, "timeout = \"{ms}ms\"");
         }

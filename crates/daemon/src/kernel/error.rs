@@ -9,7 +9,7 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// A socket could not be opened.
-    #[error("open {what}\n\nhint: {hint}")]
+    #[error("open {what}")]
     Open {
         /// The socket.
         what: &'static str,
@@ -53,7 +53,7 @@ pub enum KernelError {
         source: io::Error,
     },
     /// `nft` could not be run.
-    #[error("run nft to load our table\n\nhint: install the package nftables (nft 1.0.6 or newer)")]
+    #[error("run nft to load our table")]
     NftRun {
         /// Why.
         #[source]
@@ -74,6 +74,20 @@ pub enum KernelError {
 }
 
 impl KernelError {
+    /// What a person can do, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            KernelError::Open { hint, .. } => Some(hint),
+            KernelError::NftRun { .. } => Some("install the package nftables (nft 1.0.6 or newer)"),
+            KernelError::Request { .. }
+            | KernelError::Sysctl { .. }
+            | KernelError::SysctlPath { .. }
+            | KernelError::Cpus { .. }
+            | KernelError::NftRefused { .. }
+            | KernelError::NftDeadline { .. } => None,
+        }
+    }
+
     /// Whether the same step may work when it is simply tried again. Everything else needs the
     /// facts to be read again first, or a person.
     pub fn is_transient(&self) -> bool {

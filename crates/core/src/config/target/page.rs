@@ -16,6 +16,10 @@ use super::authority;
 
 /// What a page says that is made to be probed: nothing, successfully (RFC 9110 15.3.5).
 const STATUS: u16 = 204;
+/// What a page says in which a text is looked for.
+const STATUS_WITH_TEXT: u16 = 200;
+/// Statuses of responses that never have a content (RFC 9110 6.4.1).
+const EMPTY: [u16; 2] = [204, 304];
 
 /// The longest path and the longest text to look for, in bytes.
 const MAX_TEXT: usize = 1_024;
@@ -119,12 +123,13 @@ pub(super) fn table(
         faults(wrong.at(format!("{at}.{name}"), value.span()));
     };
     let page = url_of(url.get_ref()).map_err(|wrong| read("url", url, wrong)).ok();
-    let status = match status.map(|value| (value, status_of(value.get_ref()))) {
-        None => STATUS,
+    let default = if body.is_some() { STATUS_WITH_TEXT } else { STATUS };
+    let status = match status.map(|value| (value, status_of(value.get_ref(), body.is_some()))) {
+        None => default,
         Some((_, Ok(status))) => status,
         Some((value, Err(wrong))) => {
             read("status", value, wrong);
-            STATUS
+            default
         }
     };
     let body = match body.map(|value| (value, body_of(value.get_ref()))) {
@@ -162,15 +167,20 @@ fn url_of(value: &DeValue<'_>) -> Result<HttpTarget, Wrong> {
     }
 }
 
-fn status_of(value: &DeValue<'_>) -> Result<u16, Wrong> {
+fn status_of(value: &DeValue<'_>, with_text: bool) -> Result<u16, Wrong> {
     let hint = "write a whole number from 200 to 599";
     let DeValue::Integer(number) = value else {
         return Err(wrong_type("a whole number", value, hint));
     };
     let number = u16::from_str_radix(number.as_str(), number.radix());
-    number.ok().filter(|n| (200..600).contains(n)).ok_or_else(|| {
+    let number = number.ok().filter(|n| (200..600).contains(n)).ok_or_else(|| {
         Wrong::new("config.out-of-range", "it is not the status of a final response", hint)
-    })
+    })?;
+    if with_text && EMPTY.contains(&number) {
+        let what = format!("a page with status {number} is empty, so no text is found in it");
+        return Err(bad(what, "leave away `body`, or write the status of a page with a text: 200"));
+    }
+    Ok(number)
 }
 
 fn body_of(value: &DeValue<'_>) -> Result<String, Wrong> {
