@@ -353,6 +353,8 @@ impl Engine {
         config.retiring = retire(&config, &former);
         self.next_count = now + FLOWS_COUNTED;
         self.config = config;
+        // What is written now holds, not what was known last.
+        self.resolving.known.clear();
         self.number_wans();
         self.forget_drained();
         self.stale = true;

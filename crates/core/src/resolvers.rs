@@ -109,8 +109,16 @@ pub fn asked(known: &Known, checks: &Checks, choice: &Choice, sides: &Sides) -> 
     let serves = |r: &Resolver| choice.get(Family::of(r.1)).serving.contains_key(&r.0);
     let usable = |r: &Resolver| choice.get(Family::of(r.1)).usable.contains(&r.0);
     let doubt = Family::BOTH.into_iter().any(|family| {
-        let state = |id: &WanId| sides.get(id).map(|sides| sides.get(family).state());
-        let shaky = |id: &WanId| matches!(state(id), Some(State::Suspect | State::Unknown));
+        let shaky = |id: &WanId| {
+            let side = sides.get(id).map(|sides| sides.get(family));
+            side.is_some_and(|side| match side.state() {
+                State::Suspect => true,
+                State::Unknown => !side.trusted(),
+                State::Up | State::Impaired | State::Portal | State::Recovering | State::Down => {
+                    false
+                }
+            })
+        };
         choice.get(family).serving.keys().any(shaky)
     });
     let works = |r: &Resolver| usable(r) && first(r) && fine(r);

@@ -157,7 +157,7 @@ impl World {
             observed: &observed,
         };
         let mut desired = desire(basis);
-        for program in dnsmasq::program(config, &self.numbers, &known) {
+        if let Some(program) = dnsmasq::program(config, &self.numbers, &known) {
             self.describe(&program, report);
             desired.children.insert(dnsmasq::NAME.to_owned(), program);
         }

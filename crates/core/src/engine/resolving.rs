@@ -62,7 +62,10 @@ impl Engine {
         let Resolving { known, checks, .. } = &self.resolving;
         let own = |id: WanId| {
             let of_wan = (id, FIRST_ADDRESS)..=(id, LAST_ADDRESS);
-            known.range(of_wan).filter(|(_, rank)| **rank == Rank::Own).map(|(resolver, _)| resolver)
+            known
+                .range(of_wan)
+                .filter(|(_, rank)| **rank == Rank::Own)
+                .map(|(resolver, _)| resolver)
         };
         let needed = known.get(resolver) == Some(&Rank::Own)
             || own(resolver.0).all(|own| checks.fault(own).is_some());
@@ -160,8 +163,7 @@ pub(super) fn lending_problem(lan: &Lan, observed: &Observed) -> Option<Problem>
         .filter(|a| a.address.is_ipv4())
         .filter_map(|a| ipnet::IpNet::new(a.address, a.prefix).ok())
         .collect();
-    let inside =
-        |address: Ipv4Addr| nets.iter().any(|net| net.contains(&IpAddr::V4(address)));
+    let inside = |address: Ipv4Addr| nets.iter().any(|net| net.contains(&IpAddr::V4(address)));
     let (first, last) = dhcp.range;
     let outside = dhcp.leases.iter().map(|lease| lease.address).find(|a| !inside(*a));
     let shown: Vec<String> = nets.iter().map(|net| net.trunc().to_string()).collect();

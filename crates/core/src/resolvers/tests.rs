@@ -83,7 +83,7 @@ fn the_resolvers_of_the_wans_that_serve_are_asked() {
 
 #[test]
 fn while_one_that_serves_is_in_doubt_the_next_are_asked_too() {
-    let unjudged = PerFamily::from_fn(|_| Side::new(true, at(0)));
+    let unjudged = PerFamily::from_fn(|_| Side::new(false, at(0)));
     let sides = Sides::from([(WanId(1), unjudged)]);
     let asked = asked(&two(), &Checks::default(), &choice(&[1], &[1, 2]), &sides);
     assert_eq!(show(&asked), ["1 10.1.0.53", "2 10.2.0.53"]);
