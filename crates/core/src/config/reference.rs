@@ -43,8 +43,8 @@ const TOGETHER: &str = "
 - A WAN uses at least one of IPv4 and IPv6.
 - `[wan.health]` stands below its `[[wan]]`, and replaces `[health]` key by key. An empty list of
   targets asks nobody: the WAN is then judged by link, address and gateway alone.
-- `[dns]`, even empty, turns DNS for LANs on, `[lan.dhcp]` below a `[[lan]]` DHCP on that LAN; without
-  them anywan runs neither, and whatever serves them goes on. Both need the program dnsmasq.
+- `[dns]`, even empty, turns DNS for LANs on, `[lan.dhcp]` below a `[[lan]]` DHCP on that LAN;
+  without them anywan runs neither, and whatever serves them goes on. Both need dnsmasq.
 - The ranges of two LANs have no address in common.
 ";
 
