@@ -20,6 +20,7 @@ mod model;
 mod near;
 mod reference;
 mod schema;
+mod served;
 mod show;
 mod syntax;
 mod target;

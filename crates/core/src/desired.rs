@@ -20,6 +20,7 @@ use crate::config::{Config, Nat, Sticky, Wan};
 use crate::facts::{Numbers, WanFacts, numbered_all};
 use crate::names::{Family, IfIndex, MarkField, PROTOCOL, TableId, WanId};
 use crate::observed::{CpuFile, Elements, Observed, OwnAddress, Route, Rule};
+use crate::resolvers::Asked;
 
 pub use children::{Program, Text};
 pub use cpu::{spread as spread_over_cpus, watched as watched_interfaces, yields};
@@ -79,6 +80,8 @@ pub struct Shape {
     pub shared: bool,
     /// Some WAN's gateway has another address beside its own.
     pub aliased: bool,
+    /// Names are looked up for LANs, so which resolvers are asked is decided here.
+    pub dns: bool,
     /// Some WAN's packets must be smaller than a LAN's, so segment sizes are clamped.
     pub clamps: bool,
     /// Every WAN that has flows.
@@ -111,6 +114,8 @@ pub struct Basis<'a> {
     pub choice: &'a Choice,
     /// The WAN that a drill cuts off.
     pub cut: Option<WanId>,
+    /// Which resolvers are asked.
+    pub asked: &'a Asked,
     /// The kernel.
     pub observed: &'a Observed,
 }
@@ -144,6 +149,7 @@ fn shape(basis: Basis<'_>) -> Shape {
         field: basis.config.router.mark_field,
         sticky: basis.config.router.sticky,
         aliased: basis.config.wans.iter().any(|w| w.gateway_alias.is_some()),
+        dns: basis.config.dns.is_some(),
         clamps: clamps(basis),
         shared: basis.facts.values().any(|f| f.shared && !f.retiring),
         wans: numbered_all(basis.config, basis.numbers).into_iter().map(wan).collect(),

@@ -19,6 +19,7 @@ use crate::facts::{self, Kept, Obstacle, WanFacts};
 use crate::names::{Family, IfIndex};
 use crate::observed::{Address, Observed, Structure};
 use crate::render;
+use crate::resolvers::Asked;
 
 /// Older kernels lack what our rules need.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -61,6 +62,10 @@ pub struct Machine {
     pub flows: Option<(u64, u64)>,
     /// The clock: seconds since 1970 (UTC).
     pub clock: u64,
+    /// Some time service keeps the clock right; `None`: not known.
+    pub clock_kept: Option<bool>,
+    /// Who has port 53 for DNS, and on which address; our own program left out.
+    pub dns_holders: BTreeSet<(IpAddr, String)>,
 }
 
 /// The text of our nftables table as this configuration would have it here, for the kernel to check.
@@ -70,7 +75,9 @@ pub fn rules(config: &Config, kept: &Kept, observed: &Observed) -> String {
     let facts = facts::read(config, &numbers, observed);
     let (numbers, facts) = (&numbers, &facts);
     let choice = &Choice::default();
-    let desired = desired::desire(Basis { config, numbers, facts, choice, cut: None, observed });
+    let asked = &Asked::new();
+    let basis = Basis { config, numbers, facts, choice, cut: None, asked, observed };
+    let desired = desired::desire(basis);
     desired.table.map(|table| render::nft::replacement(&table)).unwrap_or_default()
 }
 
@@ -95,6 +102,7 @@ pub fn examine(machine: &Machine, config: Option<&Config>) -> Vec<Finding> {
     if let Some(config) = config.map(|config| facts::resolved(config, &machine.observed.links)) {
         let config = &config;
         interfaces(machine, config, &mut found);
+        names(machine, config, &mut found);
         let numbers = facts::assign_numbers(config, &machine.kept.numbers);
         let all = facts::read(config, &numbers, &machine.observed);
         for (id, wan) in facts::numbered(config, &numbers) {
@@ -138,6 +146,30 @@ fn kernel(machine: &Machine, found: &mut Vec<Finding>) {
         let hint = "times of events are wrong, and programs that check certificates fail; a time \
                     service (systemd-timesyncd, chrony) sets it once a WAN works";
         found.push(finding(Grade::Wrong, "clock.not-set", "clock", what, hint));
+    } else if machine.clock_kept == Some(false) {
+        let what = "no time service keeps the clock right".to_owned();
+        let hint =
+            "is one running, and does a WAN work? `timedatectl` tells, or `chronyc tracking`";
+        found.push(finding(Grade::Note, "clock.not-kept", "clock", what, hint));
+    }
+}
+
+/// Who has the port that LANs are to be answered on; one for this machine alone is not in the way.
+fn names(machine: &Machine, config: &Config, found: &mut Vec<Finding>) {
+    if config.dns.is_none() {
+        return;
+    }
+    let observed = &machine.observed;
+    let lans = config.lans.iter().filter_map(|lan| observed.link_named(&lan.interface));
+    let lans: BTreeSet<IfIndex> = lans.map(|(index, _)| index).collect();
+    let served = |ip: &IpAddr| {
+        ip.is_unspecified()
+            || observed.addresses.iter().any(|a| a.address == *ip && lans.contains(&a.device))
+    };
+    for (address, holder) in machine.dns_holders.iter().filter(|(ip, _)| served(ip)) {
+        let what = format!("{holder} answers DNS on {address}, so dnsmasq cannot");
+        let hint = "stop it, or remove [dns] from the file and let it serve the LANs";
+        found.push(finding(Grade::Wrong, "dns.port-taken", holder, what, hint));
     }
 }
 

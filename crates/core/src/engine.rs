@@ -11,6 +11,7 @@ mod interfaces;
 mod linger;
 mod plan;
 mod report;
+mod resolving;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,6 +34,7 @@ use evacuate::Evacuations;
 pub use event::{Event, Happening};
 use linger::Lingering;
 use plan::Attempts;
+use resolving::Resolving;
 use watch::Watch;
 
 /// Notices that wait to be fetched; a daemon that never fetches them loses the oldest.
@@ -94,6 +96,7 @@ pub struct Engine {
     doubtful: bool,
     attempts: Attempts,
     evacuations: Evacuations,
+    resolving: Resolving,
     /// The names of WANs taken out of service by hand.
     drained: BTreeSet<String>,
     lingering: Lingering,
@@ -134,6 +137,7 @@ impl Engine {
             doubtful: false,
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
+            resolving: Resolving::default(),
             drained: kept.drained.clone(),
             lingering: Lingering::default(),
             ends: Ends::default(),
@@ -162,8 +166,9 @@ impl Engine {
 
     /// Whether `config` says what is in force already.
     pub fn follows(&self, config: &Config) -> bool {
-        let Config { lans, wans, cpu, router, retiring: _ } = &self.written;
-        (lans, wans, cpu, router) == (&config.lans, &config.wans, &config.cpu, &config.router)
+        let Config { lans, wans, cpu, router, dns, retiring: _ } = &self.written;
+        (lans, wans, cpu) == (&config.lans, &config.wans, &config.cpu)
+            && (router, dns) == (&config.router, &config.dns)
     }
 
     /// The kernel parameters that the daemon should read.
@@ -225,6 +230,13 @@ impl Engine {
                 self.read.nft = true;
                 self.stale |= replace(&mut self.observed.nft, nft);
             }
+            Event::Consulted { wan, server, sequence, said } => {
+                self.consulted((wan, server), sequence, said, now);
+            }
+            Event::Resolvers(by_interface) => {
+                let others = &mut self.observed.resolvers.by_interface;
+                self.stale |= replace(others, by_interface);
+            }
             Event::Probe(result) => self.take_result(&result, now),
             Event::Traffic(traffic) => self.take_traffic(traffic, now),
             Event::Children(children) => {
@@ -270,6 +282,7 @@ impl Engine {
             self.decide(now);
         }
         self.conclude_drill(now);
+        self.consult(now);
         self.ask_for_traffic(now);
         self.ask_for_evacuations(now);
         self.refuse_gone_flows(now);
@@ -305,6 +318,7 @@ impl Engine {
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
         let watching = self.watch_deadline();
         let other = [self.evacuations.deadline(), self.linger_deadline(), self.drill_deadline()];
+        let watching = [watching, self.consult_deadline()].into_iter().flatten().min();
         [attempts, retiring, watching].into_iter().chain(other).flatten().min()
     }
 
@@ -319,6 +333,7 @@ impl Engine {
             facts: &self.facts,
             choice: &self.choice,
             cut: self.cut(),
+            asked: &self.resolving.asked,
             observed: &self.observed,
         }
     }
@@ -347,6 +362,8 @@ impl Engine {
         config.retiring = retire(&config, &former);
         self.next_count = now + FLOWS_COUNTED;
         self.rewrite(config);
+        // What is written now holds, not what was known last.
+        self.resolving.known.clear();
         self.number_wans();
         self.forget_drained();
         self.stale = true;
@@ -407,12 +424,13 @@ impl Engine {
     fn decide(&mut self, now: Moment) {
         self.doubtful = false;
         let choice = choose(&self.config, &self.numbers, &self.facts, &self.sides, &self.drained);
-        let changed = choice != self.choice;
+        let mut changed = choice != self.choice;
         if changed {
             self.tell_choice(&choice, now);
             self.prove_newcomers(&choice, now);
             self.choice = choice;
         }
+        changed |= self.renew_resolvers(now);
         if changed || self.stale || self.attempts.due(now) {
             self.stale = false;
             self.plan(now);

@@ -3,7 +3,7 @@
 //!
 //! No I/O, clock, async or threads: time is an argument, steps are data. The rooms are a
 //! staircase, and imports only go down it: `names`, `time` < `observed`, `api` < `config` <
-//! `facts` < `health` < `choose` < `desired` < `render` < `steps` < `engine`; `doctor` stands beside
+//! `facts` < `health` < `choose` < `resolvers` < `desired` < `render` < `steps` < `engine`; `doctor` stands beside
 //! `engine`.
 
 pub mod api;
@@ -17,5 +17,6 @@ pub mod health;
 pub mod names;
 pub mod observed;
 pub mod render;
+pub mod resolvers;
 pub mod steps;
 pub mod time;

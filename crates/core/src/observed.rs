@@ -5,6 +5,7 @@ mod children;
 mod cpu;
 mod flows;
 mod lease;
+mod resolvers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -19,6 +20,7 @@ pub use children::{ChildEnd, Running};
 pub use cpu::{Core, CpuFile, CpuSet, Cpus, Irq, Nic};
 pub use flows::{TcpFlow, Traffic};
 pub use lease::{Lease, STATIC_ROUTES_MAX};
+pub use resolvers::Resolvers;
 
 /// All facts about the kernel, as last read.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -53,6 +55,9 @@ pub struct Observed {
     /// WANs about which no DHCP server has said anything yet.
     #[serde(default)]
     pub undecided: BTreeSet<WanId>,
+    /// The resolvers that somebody was told of.
+    #[serde(default)]
+    pub resolvers: Resolvers,
 }
 
 /// One network interface.
@@ -306,7 +311,7 @@ const fn set(name: &'static str) -> MapSpec {
 
 /// All maps and sets of our table; everything that changes while the configuration stays the same
 /// is an element of one of them.
-pub const MAPS: [MapSpec; 17] = [
+pub const MAPS: [MapSpec; 19] = [
     map("slots4", KeyKind::Number),
     map("slots6", KeyKind::Number),
     map("restore4", KeyKind::Number),
@@ -318,6 +323,8 @@ pub const MAPS: [MapSpec; 17] = [
     map("out_by4", KeyKind::Number),
     map("out_by6", KeyKind::Number),
     map("clamp", KeyKind::Number),
+    map("resolvers4", KeyKind::DeviceIpv4),
+    map("resolvers6", KeyKind::DeviceIpv6),
     map("stray", KeyKind::Number),
     map("aliases", KeyKind::Ipv4),
     MapSpec { name: "behind", key: KeyKind::Ipv4, leads: Leads::Ipv4 },

@@ -128,6 +128,9 @@ pub struct ElementChange {
 pub enum Ask {
     /// Send one probe through one WAN only; answered by one [`ProbeResult`].
     Probe(Probe),
+    /// Ask one resolver for a name, through its WAN only; answered by what it said. The probe's
+    /// target says whom and for what.
+    Consult(Probe),
     /// Read how many packets the flows of each WAN have sent and got so far.
     CountTraffic,
     /// Delete from conntrack the flows of a WAN that cannot be told to start anew: everything

@@ -17,11 +17,13 @@ use std::path::Path;
 
 use anywan_core::choose::{Sides, choose};
 use anywan_core::config::{self, Config};
-use anywan_core::desired::{Basis, desire};
+use anywan_core::desired::{Basis, Program, desire};
 use anywan_core::facts::{self, Numbers, assign_numbers};
 use anywan_core::health::Side;
 use anywan_core::names::{Family, IfIndex, Mac, PerFamily, TableId};
 use anywan_core::observed::{Address, Hop, Link, Neighbour, Observed, Route};
+use anywan_core::render::dnsmasq;
+use anywan_core::resolvers::{Checks, Known, asked, known};
 use anywan_core::steps::{Step, diff, expect};
 use anywan_core::time::Moment;
 
@@ -104,6 +106,19 @@ impl World {
         self.kernel.neighbours.retain(|n, _| n.device != index);
     }
 
+    /// Shows a program that should run, unless it does as it should.
+    fn describe(&self, program: &Program, report: &mut String) {
+        if self.kernel.children.values().any(|is| *is == program.running()) {
+            return;
+        }
+        let _ = writeln!(report, "  | {}", program.command.join(" "));
+        for (name, text) in program.files.iter().chain(&program.reread) {
+            for line in text.text.lines() {
+                let _ = writeln!(report, "  | {name}: {line}");
+            }
+        }
+    }
+
     /// Decides, and appends what was decided to `report`; returns the table's text.
     fn decide(&mut self, config: &Config, report: &mut String) -> String {
         self.numbers = assign_numbers(config, &self.numbers);
@@ -130,6 +145,8 @@ impl World {
             let (serving, lost) = (serving.join(", "), lost.join(", "));
             let _ = writeln!(report, "{family}: {} [{serving}] lost [{lost}]", chosen.reason);
         }
+        let known = known(config, &self.numbers, &facts, &self.kernel, &Known::new());
+        let asked = asked(&known, &Checks::default(), &choice, &sides);
         let observed = self.kernel.clone();
         let basis = Basis {
             config,
@@ -137,9 +154,14 @@ impl World {
             facts: &facts,
             choice: &choice,
             cut: None,
+            asked: &asked,
             observed: &observed,
         };
-        let desired = desire(basis);
+        let mut desired = desire(basis);
+        if let Some(program) = dnsmasq::program(config, &self.numbers, &known) {
+            self.describe(&program, report);
+            desired.children.insert(dnsmasq::NAME.to_owned(), program);
+        }
         let mut text = String::new();
         for step in diff(&observed, &desired) {
             let _ = writeln!(report, "  {step}");
@@ -238,6 +260,7 @@ macro_rules! cases {
 }
 
 cases! {
+    a_lan_is_served_with_names_and_a_switch_restarts_nothing
     all_wans_silent_are_refused_not_swallowed
     a_device_that_vanishes_takes_the_multipath_route_with_it
     a_family_that_only_one_wan_has_is_served_by_that_one

@@ -19,6 +19,7 @@ use anywan_core::names::{
     Family, IfIndex, Mac, MarkField, PROTOCOL, PerFamily, RulePriority, TableId, WanId, Weight,
 };
 use anywan_core::observed::{Address, Hop, Link, Neighbour, Observed, Route};
+use anywan_core::resolvers::Asked;
 use anywan_core::steps::{Step, diff, expect};
 use anywan_core::time::Moment;
 use proptest::prelude::*;
@@ -95,10 +96,11 @@ fn config(draws: &[Draw]) -> Config {
         linger: None,
         nat: Nat::Masquerade,
         nat6: Nat::Masquerade,
+        dns: Vec::new(),
         health: health.clone(),
     });
     Config {
-        lans: vec![Lan { interface: "eth0".to_owned(), inbound: Inbound::Drop }],
+        lans: vec![Lan { interface: "eth0".to_owned(), inbound: Inbound::Drop, dhcp: None }],
         wans: wans.collect(),
         retiring: Vec::new(),
         cpu: Cpu::Auto,
@@ -109,6 +111,7 @@ fn config(draws: &[Draw]) -> Config {
             table_base: TableId(17000),
             rule_priority_base: RulePriority(1000),
         },
+        dns: None,
     }
 }
 
@@ -208,6 +211,7 @@ fn work(config: &Config, numbers: &Numbers, kernel: &Observed, draws: &[Draw]) -
         facts: &facts,
         choice: &choice,
         cut: None,
+        asked: &Asked::new(),
         observed: kernel,
     });
     Worked { numbers, facts, choice, desired }

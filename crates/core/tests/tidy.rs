@@ -129,13 +129,14 @@ fn the_core_knows_no_clock_no_io_and_no_runtime() {
 
 #[test]
 fn the_rooms_of_the_core_are_a_staircase() {
-    const STAIRS: [&[&str]; 10] = [
+    const STAIRS: [&[&str]; 11] = [
         &["names", "time"],
         &["observed", "api"],
         &["config"],
         &["facts"],
         &["health"],
         &["choose"],
+        &["resolvers"],
         &["desired"],
         &["render"],
         &["steps"],

@@ -71,6 +71,8 @@ fn package(program: &str) -> &'static str {
 #[derive(Debug)]
 pub struct Children {
     folder: PathBuf,
+    /// What programs keep for good is there.
+    state: PathBuf,
     running: BTreeMap<String, Child>,
 }
 
@@ -88,7 +90,7 @@ struct Child {
 
 impl Children {
     /// Finds what an earlier daemon left running, in the folder that belongs to this socket.
-    pub fn open(socket: &Path) -> Children {
+    pub fn open(socket: &Path, state: &Path) -> Children {
         let mut folder = socket.as_os_str().to_owned();
         folder.push(".children");
         let folder = PathBuf::from(folder);
@@ -98,12 +100,18 @@ impl Children {
             Some((name, child))
         });
         let running = left.collect();
-        Children { folder, running }
+        Children { folder, state: state.to_owned(), running }
     }
 
     /// What runs.
     pub fn running(&self) -> BTreeMap<String, Running> {
         self.running.iter().map(|(name, child)| (name.clone(), child.running())).collect()
+    }
+
+    /// The numbers of their processes.
+    pub fn pids(&self) -> Vec<u32> {
+        let pids = self.running.values().map(|child| child.record.pid);
+        pids.filter_map(|pid| u32::try_from(pid).ok()).collect()
     }
 
     /// The folder with the files of a program.
@@ -138,9 +146,9 @@ impl Children {
         let path =
             find(called).ok_or_else(|| ChildError::Missing { program: called.to_owned() })?;
         let log = folder.prepare(program).map_err(refused)?;
-        let dir = folder.path().display().to_string();
+        let (dir, state) = (folder.path().display().to_string(), self.state.display().to_string());
         let process = Command::new(path)
-            .args(words.map(|word| word.replace("{dir}", &dir)))
+            .args(words.map(|word| word.replace("{dir}", &dir).replace("{state}", &state)))
             .env("LC_ALL", "C")
             .env_remove("NOTIFY_SOCKET")
             .env_remove("WATCHDOG_USEC")

@@ -2,7 +2,9 @@
 //! a daemon may be running meanwhile. What cannot be read is left out, as on a machine that does
 //! not have it.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +14,9 @@ use anywan_core::doctor::{self, Machine};
 use anywan_core::facts::Kept;
 use anywan_core::observed::Observed;
 
-use crate::kernel::{Kernel, programs};
+use crate::children::Children;
+use crate::kernel::{Kernel, clock_kept, programs};
+use crate::ports;
 use crate::run::{CONFIG, Options, load_config};
 use crate::state;
 
@@ -45,10 +49,19 @@ pub fn examine(options: &Options) -> anyhow::Result<Findings> {
         networkd: networkd(&NETWORKD.map(PathBuf::from)),
         flows: number("count").zip(number("max")),
         clock: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        clock_kept: clock_kept(),
+        dns_holders: dns_holders(options),
         observed,
         kept,
     };
     Ok(Findings { version: API_VERSION, findings: doctor::examine(&machine, config) })
+}
+
+/// Who has port 53; our own dnsmasq is no stranger there.
+fn dns_holders(options: &Options) -> BTreeSet<(IpAddr, String)> {
+    let ours = Children::open(&options.socket, &options.state_dir).pids();
+    let others = ports::holders(&[53]).into_iter().filter(|holder| !ours.contains(&holder.pid));
+    others.map(|holder| (holder.at.ip(), holder.program)).collect()
 }
 
 fn refused(kernel: &Kernel, config: &Config, kept: &Kept, observed: &Observed) -> Option<String> {

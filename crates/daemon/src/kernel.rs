@@ -26,6 +26,7 @@ mod routes;
 mod rules;
 mod socket;
 mod sysctl;
+mod timekeeping;
 mod wake;
 mod wire;
 
@@ -47,6 +48,7 @@ pub use error::{KernelError, Refused};
 pub use monitor::{Hints, Monitor};
 use remember::Memory;
 use socket::Conn;
+pub use timekeeping::clock_kept;
 
 /// The kernel of one network namespace: that of the thread that opened it.
 #[derive(Debug)]
@@ -125,6 +127,7 @@ impl Kernel {
             children: BTreeMap::new(),
             leases: BTreeMap::new(),
             undecided: BTreeSet::new(),
+            resolvers: anywan_core::observed::Resolvers::default(),
         })
     }
 

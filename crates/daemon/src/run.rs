@@ -5,6 +5,7 @@
 
 mod asks;
 mod hand;
+mod names;
 mod read;
 
 use std::path::PathBuf;
@@ -80,10 +81,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mark_field = config.router.mark_field;
     let ends = Destroyed::open(mark_field.number_mask()).context("watch the ends of flows")?;
     let kernel = Kernel::open(&options.state_dir)?;
-    let children = Children::open(&options.socket);
+    let children = Children::open(&options.socket, &options.state_dir);
     let (prober, results) = Prober::new();
     let clock = kernel.clock();
     let engine = Engine::new(config, &state.kept());
+    let (answers_to, answers) = mpsc::channel(names::ANSWERS_MAX);
     let (notices, _) = broadcast::channel(NOTICES_MAX);
     let waking = Waking::new(mark_field.ask());
     let mut daemon = Daemon {
@@ -92,6 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         kernel,
         children,
         prober,
+        answers: answers_to,
         clock,
         state,
         notices,
@@ -110,7 +113,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // Also when nothing can be steered yet: a boot does not wait for somebody to plug in a WAN.
     daemon.systemd.status(daemon.engine.summary(), daemon.clock.now());
     daemon.systemd.ready(daemon.clock.now());
-    let ended = daemon.watch(signals, monitor, ends, results, requests).await;
+    let ended = daemon.watch(signals, monitor, ends, (results, answers), requests).await;
     server.stop().await;
     ended
 }
@@ -122,7 +125,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 pub fn take_down(options: &Options) -> anyhow::Result<()> {
     let _state = StateDir::open(&options.state_dir)?;
     let mut kernel = Kernel::open(&options.state_dir)?;
-    let (mut children, clock) = (Children::open(&options.socket), kernel.clock());
+    let (mut children, clock) =
+        (Children::open(&options.socket, &options.state_dir), kernel.clock());
     let mut failures = Vec::new();
     for _ in 0..ROUNDS_MAX {
         let former: Vec<String> = kernel.sysctls_before().keys().cloned().collect();
@@ -199,6 +203,8 @@ struct Daemon {
     kernel: Kernel,
     children: Children,
     prober: Prober,
+    /// Where the answers of resolvers come in.
+    answers: mpsc::Sender<Event>,
     clock: Clock,
     state: StateDir,
     notices: broadcast::Sender<Notice>,
@@ -235,7 +241,7 @@ impl Daemon {
         mut signals: Signals,
         mut monitor: Monitor,
         mut ends: Destroyed,
-        mut results: mpsc::Receiver<ProbeResult>,
+        (mut results, mut answers): (mpsc::Receiver<ProbeResult>, mpsc::Receiver<Event>),
         mut requests: mpsc::Receiver<Request>,
     ) -> anyhow::Result<()> {
         let mut reread_at = self.clock.now() + REREAD;
@@ -257,6 +263,7 @@ impl Daemon {
                 gone = ends.next() => self.hear_of_ends(gone),
                 ended = self.children.ended() => self.hear_of_children(ended),
                 Some(result) = results.recv() => self.handle(Event::Probe(result)),
+                Some(answer) = answers.recv() => self.handle(answer),
                 _ = signals.hangup.recv() => {
                     // What is wrong is in the log and among the problems.
                     let _ = self.reload();
@@ -325,7 +332,8 @@ impl Daemon {
 
     /// Programs of ours have ended; how, where nobody had asked them to.
     fn hear_of_children(&mut self, ended: Vec<ChildEnd>) {
-        for end in ended {
+        for mut end in ended {
+            names::name_holder(&mut end);
             self.handle(Event::ChildEnded(end));
         }
         self.reread(Hints { children: true, ..Hints::default() });

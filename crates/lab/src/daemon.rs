@@ -241,6 +241,22 @@ impl Daemon {
     }
 }
 
+/// Programs that run for the daemon outlive it, however it ends; not this value.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.running = None;
+        let folders = fs::read_dir(self.path("anywan.sock.children")).into_iter().flatten();
+        for folder in folders.flatten() {
+            let record = fs::read(folder.path().join("child.json")).unwrap_or_default();
+            let record: Value = serde_json::from_slice(&record).unwrap_or_default();
+            let pid = record["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
 /// The path of one of our programs.
 pub fn program(name: &str) -> Result<String> {
     if let Ok(path) = std::env::var(name.to_uppercase()) {

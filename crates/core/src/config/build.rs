@@ -9,8 +9,8 @@ use toml::de::DeValue;
 
 use super::keys;
 use super::model::{
-    Addressing, AllDown, Config, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target,
-    Wan,
+    Addressing, AllDown, Config, Cpu, Dhcp, Dns, Gateway, Health, Inbound, Lan, Nat, Router,
+    Sticky, Target, Wan,
 };
 use super::value::{self, Value};
 use super::walk::{Draft, Fields};
@@ -18,13 +18,15 @@ use crate::names::{MarkField, RulePriority, TableId, Weight};
 
 /// Builds the whole configuration.
 pub(super) fn config(draft: &Draft) -> Option<Config> {
+    let lans = draft.lans.iter().zip(&draft.lan_dhcp);
     let wans = draft.wans.iter().zip(&draft.wan_health);
     Some(Config {
-        lans: draft.lans.iter().map(lan).collect::<Option<_>>()?,
+        lans: lans.map(|(fields, dhcp)| lan(fields, dhcp)).collect::<Option<_>>()?,
         wans: wans.map(|(fields, own)| wan(fields, own, &draft.health)).collect::<Option<_>>()?,
         retiring: Vec::new(),
         cpu: cpu(&draft.top)?,
         router: router(&draft.router)?,
+        dns: if draft.dns.is_there() { Some(dns(&draft.dns)?) } else { None },
     })
 }
 
@@ -81,6 +83,10 @@ impl Layers<'_> {
         if self.word(name).is_some() { Some(None) } else { self.time(name).map(Some) }
     }
 
+    fn servers(&self, name: &str) -> Option<Vec<IpAddr>> {
+        if let Value::Servers(list) = self.value(name)? { Some(list) } else { None }
+    }
+
     fn targets(&self, name: &str) -> Option<Vec<Target>> {
         if let Value::Targets(targets) = self.value(name)? { Some(targets) } else { None }
     }
@@ -96,7 +102,11 @@ impl Layers<'_> {
             | Value::Time(_)
             | Value::Bytes(_)
             | Value::Addresses(_)
-            | Value::Targets(_) => None,
+            | Value::Targets(_)
+            | Value::Servers(_)
+            | Value::Range(..)
+            | Value::Leases(_)
+            | Value::Hosts(_) => None,
         }
     }
 
@@ -118,7 +128,7 @@ fn cpu(fields: &Fields) -> Option<Cpu> {
     })
 }
 
-fn lan(fields: &Fields) -> Option<Lan> {
+fn lan(fields: &Fields, own: &Fields) -> Option<Lan> {
     let only = [fields];
     let keys = Layers(&only, "lan");
     Some(Lan {
@@ -127,6 +137,7 @@ fn lan(fields: &Fields) -> Option<Lan> {
             "allow" => Inbound::Allow,
             _ => Inbound::Drop,
         },
+        dhcp: if own.is_there() { Some(dhcp(own)?) } else { None },
     })
 }
 
@@ -160,6 +171,7 @@ fn wan(fields: &Fields, own: &Fields, shared: &Fields) -> Option<Wan> {
         },
         nat: nat(keys.address("nat")?, v4)?,
         nat6: nat(keys.address("nat6")?, v6)?,
+        dns: keys.servers("dns")?,
         health: health(&Layers(&[own, shared], "health"))?,
     })
 }
@@ -189,6 +201,33 @@ fn v4(address: IpAddr) -> Option<Ipv4Addr> {
 
 fn v6(address: IpAddr) -> Option<Ipv6Addr> {
     if let IpAddr::V6(address) = address { Some(address) } else { None }
+}
+
+fn dhcp(fields: &Fields) -> Option<Dhcp> {
+    let only = [fields];
+    let keys = Layers(&only, "lan.dhcp");
+    let Value::Range(first, last) = keys.value("range")? else { return None };
+    let Value::Leases(leases) = keys.value("leases")? else { return None };
+    Some(Dhcp {
+        range: (first, last),
+        lease: keys.time("lease")?,
+        leases,
+        router: keys.address("router")?.ok().and_then(v4),
+        dns: keys.servers("dns")?,
+        ra: keys.flag("ra")?,
+    })
+}
+
+fn dns(fields: &Fields) -> Option<Dns> {
+    let only = [fields];
+    let keys = Layers(&only, "dns");
+    let Value::Hosts(hosts) = keys.value("hosts")? else { return None };
+    Some(Dns {
+        upstreams: keys.servers("upstreams")?,
+        cache: keys.number("cache")?,
+        domain: keys.text("domain")?,
+        hosts,
+    })
 }
 
 fn health(keys: &Layers<'_>) -> Option<Health> {

@@ -5,7 +5,7 @@
 mod alone;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 
 use super::build::{self, defaulted};
@@ -33,6 +33,7 @@ pub(super) fn check(draft: &Draft, faults: &mut Faults) {
     }
     shared_with_lan(draft, faults);
     alone::check(draft, faults);
+    overlapping(&draft.lan_dhcp, faults);
     too_many(draft, faults);
     reserved_table(&draft.router, faults);
 }
@@ -157,6 +158,23 @@ fn shared_with_lan(draft: &Draft, faults: &mut Faults) {
             let also = Some((lan.span_of("interface"), "the LAN".to_owned()));
             needed(wan, "gateway", what, also, faults);
         }
+    }
+}
+
+/// An address that two LANs lend would lead to one of them only.
+fn overlapping(dhcp: &[Fields], faults: &mut Faults) {
+    let mut known: Vec<(&Fields, Ipv4Addr, Ipv4Addr)> = Vec::new();
+    for fields in dhcp {
+        let Some(Some(Value::Range(first, last))) = fields.given("range") else { continue };
+        if let Some((other, ..)) = known.iter().find(|(_, a, b)| first <= b && a <= last) {
+            let what = format!("{} lends some of these addresses too", other.at);
+            let hint = "give each LAN a range of its own network";
+            let also = Some((other.span_of("range"), "first here".to_owned()));
+            let wrong = Wrong::new("config.overlapping-range", what, hint);
+            let at = format!("{}.range", fields.at);
+            faults.push(Fault { also, ..wrong.at(at, fields.span_of("range")) });
+        }
+        known.push((fields, *first, *last));
     }
 }
 

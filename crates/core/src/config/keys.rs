@@ -55,6 +55,16 @@ pub(super) enum Kind {
     Targets,
     /// A mask for packet marks.
     Mask,
+    /// A list of addresses of both families.
+    Servers { max: usize },
+    /// A list of hardware addresses with addresses and names.
+    Leases,
+    /// A list of addresses with names.
+    Hosts,
+    /// Two IPv4 addresses.
+    Range,
+    /// A domain.
+    Domain,
 }
 
 /// A word with its meaning.
@@ -123,11 +133,6 @@ pub(super) const LATER: &[Later] = &[
     },
     Later {
         section: "",
-        name: "dns",
-        hint: "remove it, and run a DNS server such as dnsmasq beside anywan",
-    },
-    Later {
-        section: "",
         name: "web",
         hint: "remove it; `anywan status` shows the state, `anywan status --json` to programs",
     },
@@ -135,11 +140,6 @@ pub(super) const LATER: &[Later] = &[
         section: "",
         name: "notify",
         hint: "remove it; `anywan events --json` prints a line for each change",
-    },
-    Later {
-        section: "lan",
-        name: "dhcp",
-        hint: "remove it, and run a DHCP server such as dnsmasq beside anywan",
     },
     Later {
         section: "wan",
@@ -175,6 +175,13 @@ pub(super) const SECTIONS: &[Section] = &[
         keys: LAN,
     },
     Section {
+        path: "lan.dhcp",
+        many: false,
+        doc: "Addresses for the hosts of this LAN. Belongs below its `[[lan]]`; without it anywan \
+              lends none there. Clients are told this router as router and DNS server.",
+        keys: DHCP,
+    },
+    Section {
         path: "wan",
         many: true,
         doc: "One internet connection: an interface and a next hop. At least one, at most 62.",
@@ -192,6 +199,14 @@ pub(super) const SECTIONS: &[Section] = &[
         many: false,
         doc: "How the health of all WANs is judged.",
         keys: HEALTH,
+    },
+    Section {
+        path: "dns",
+        many: false,
+        doc: "DNS for LANs: this router answers on their interfaces, remembers, and asks the \
+              resolvers of the WANs that work, each through its own WAN. Also when empty; without \
+              it anywan answers no questions.",
+        keys: DNS,
     },
     Section { path: "router", many: false, doc: "The router as a whole.", keys: ROUTER },
 ];
@@ -215,6 +230,95 @@ const LAN: &[Key] = &[
         doc: "What happens to new connections that come from a WAN to this network, unless a port \
               forwarding (DNAT) of yours brought them.",
         aliases: &["incoming", "forward"],
+    },
+];
+
+const DHCP: &[Key] = &[
+    Key {
+        name: "range",
+        kind: Kind::Range,
+        default: None,
+        doc: "The addresses to lend, the first and the last, e.g. \
+              `\"192.168.1.100-192.168.1.199\"`; of the network that the router's own address on \
+              this LAN is in.",
+        aliases: &["pool", "addresses", "dhcp_range"],
+    },
+    Key {
+        name: "lease",
+        kind: Kind::Time { min_ms: 120_000, max_ms: 2_592_000_000, words: &[] },
+        default: Some("\"12h\""),
+        doc: "For how long an address is lent.",
+        aliases: &["lease_time", "ttl"],
+    },
+    Key {
+        name: "leases",
+        kind: Kind::Leases,
+        default: Some("[]"),
+        doc: "Who always gets the same address, and its name if it is to have one: \
+              `[\"b8:27:eb:00:00:01 192.168.1.10 printer\"]`. The address need not be in the \
+              range.",
+        aliases: &["static", "reservations", "static_leases"],
+    },
+    Key {
+        name: "router",
+        kind: Kind::Address {
+            family: Family::Ipv4,
+            words: &[Word("auto", "this router, by its address on the LAN")],
+        },
+        default: Some("\"auto\""),
+        doc: "The router that clients are told.",
+        aliases: &["gateway"],
+    },
+    Key {
+        name: "dns",
+        kind: Kind::Servers { max: SERVERS_MAX },
+        default: Some("[]"),
+        doc: "The DNS servers that clients are told; empty: this router.",
+        aliases: &["dns_servers", "nameservers"],
+    },
+    Key {
+        name: "ra",
+        kind: Kind::Flag,
+        default: Some("false"),
+        doc: "Announce this router and the LAN's IPv6 prefixes (router advertisements), so that \
+              hosts give themselves addresses; needs a prefix on the interface.",
+        aliases: &["ipv6", "slaac"],
+    },
+];
+
+/// More resolvers than anybody is given.
+const SERVERS_MAX: usize = 8;
+
+const DNS: &[Key] = &[
+    Key {
+        name: "upstreams",
+        kind: Kind::Servers { max: SERVERS_MAX },
+        default: Some("[]"),
+        doc: "Resolvers that are asked, through each WAN, where the WAN gives none of its own or \
+              only such that do not answer or lie. While there are none anywhere, a WAN's gateway \
+              is asked.",
+        aliases: &["servers", "forwarders", "nameservers"],
+    },
+    Key {
+        name: "cache",
+        kind: Kind::Number { min: 0, max: 10_000 },
+        default: Some("1000"),
+        doc: "How many names are remembered.",
+        aliases: &["cache_size"],
+    },
+    Key {
+        name: "domain",
+        kind: Kind::Domain,
+        default: Some("\"lan\""),
+        doc: "The domain of the hosts on LANs; questions for names in it never leave.",
+        aliases: &["local", "search"],
+    },
+    Key {
+        name: "hosts",
+        kind: Kind::Hosts,
+        default: Some("[]"),
+        doc: "Names that are always known: `[\"192.168.1.5 nas\"]`.",
+        aliases: &["names", "records", "address"],
     },
 ];
 
@@ -327,6 +431,14 @@ const WAN: &[Key] = &[
         default: Some("\"masquerade\""),
         doc: "The source address of IPv6 packets that leave here.",
         aliases: &["masquerade6", "masq6", "snat6"],
+    },
+    Key {
+        name: "dns",
+        kind: Kind::Servers { max: SERVERS_MAX },
+        default: Some("[]"),
+        doc: "Its resolvers, for LANs that `[dns]` serves; empty: those that the system was given \
+              with the address.",
+        aliases: &["resolvers", "nameservers"],
     },
     Key {
         name: "budget",

@@ -2,9 +2,10 @@
 //! only by the parser beside it; says nothing about text.
 
 mod selector;
+mod served;
 mod target;
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::names::{Family, MarkField, RulePriority, TableId, Weight};
 
 pub use selector::Selector;
+pub use served::{Dhcp, Dns, Lease, StaticName};
 pub use target::{Expect, Host, HttpTarget, Kind, Target};
 
 /// A whole configuration file.
@@ -30,6 +32,9 @@ pub struct Config {
     pub cpu: Cpu,
     /// Settings of the router as a whole.
     pub router: Router,
+    /// DNS for LANs; `None`: somebody else's business.
+    #[serde(default)]
+    pub dns: Option<Dns>,
 }
 
 /// Who says which CPUs do the work of the interfaces.
@@ -48,6 +53,9 @@ pub struct Lan {
     pub interface: String,
     /// What happens to new flows that come from a WAN.
     pub inbound: Inbound,
+    /// Addresses for its hosts; `None`: somebody else's business.
+    #[serde(default)]
+    pub dhcp: Option<Dhcp>,
 }
 
 /// What happens to new flows from a WAN to a LAN that nobody's DNAT brought there.
@@ -91,6 +99,9 @@ pub struct Wan {
     pub nat: Nat<Ipv4Addr>,
     /// The source address of IPv6 flows.
     pub nat6: Nat<Ipv6Addr>,
+    /// Its resolvers; empty: those that it was given with its address.
+    #[serde(default)]
+    pub dns: Vec<IpAddr>,
     /// How its health is judged: `[wan.health]` over `[health]` over the defaults.
     pub health: Health,
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::fault::CODES;
 use super::keys::{Key, Kind, LATER, MAX_ADDRESSES, MAX_TARGETS, SECTIONS, Section, TOP, Word};
+use super::served::ENTRIES_MAX;
 use super::{bytes, duration};
 use crate::names::Family;
 
@@ -43,6 +44,9 @@ const TOGETHER: &str = "
 - `address = \"dhcp\"` needs an interface of its own: on a LAN's the LAN's own server would answer.
 - `[wan.health]` stands below its `[[wan]]`, and replaces `[health]` key by key. An empty list of
   targets asks nobody: the WAN is then judged by link, address and gateway alone.
+- `[dns]`, even empty, turns DNS for LANs on, `[lan.dhcp]` below a `[[lan]]` DHCP on that LAN;
+  without them anywan runs neither, and whatever serves them goes on. Both need dnsmasq.
+- The ranges of two LANs have no address in common.
 ";
 
 /// The reference, as Markdown that ends with a newline.
@@ -102,6 +106,11 @@ fn takes(kind: &Kind) -> String {
             words,
         ),
         Kind::Targets => format!("a list of at most {MAX_TARGETS} targets"),
+        Kind::Servers { max } => format!("a list of at most {max} addresses"),
+        Kind::Leases => format!("a list of at most {ENTRIES_MAX} leases"),
+        Kind::Hosts => format!("a list of at most {ENTRIES_MAX} addresses with names"),
+        Kind::Range => "two IPv4 addresses with `-` between them".to_owned(),
+        Kind::Domain => "a domain's name".to_owned(),
         Kind::Mask => "a mask, hexadecimal in quotes, or a whole number".to_owned(),
     }
 }
@@ -131,6 +140,11 @@ fn meanings(key: &Key) -> String {
         | Kind::Number { .. }
         | Kind::Flag
         | Kind::Targets
+        | Kind::Servers { .. }
+        | Kind::Leases
+        | Kind::Hosts
+        | Kind::Range
+        | Kind::Domain
         | Kind::Mask => return String::new(),
     };
     let meanings: Vec<String> =

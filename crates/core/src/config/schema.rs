@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::keys::{self, Key, Kind, MAX_ADDRESSES, MAX_TARGETS, Section, Word};
+use super::served::ENTRIES_MAX;
 
 /// The JSON schema (2020-12), as text that ends with a newline.
 pub fn schema() -> String {
@@ -92,6 +93,11 @@ fn property(key: &Key) -> Value {
             "uniqueItems": true,
             "items": target(),
         }),
+        Kind::Servers { max } => list(*max, "^[0-9a-fA-F.:]+$"),
+        Kind::Leases => list(ENTRIES_MAX, "^[0-9a-fA-F:-]+ +[0-9.]+( +[A-Za-z0-9_-]+)?$"),
+        Kind::Hosts => list(ENTRIES_MAX, "^[0-9a-fA-F.:]+ +[A-Za-z0-9._-]+$"),
+        Kind::Range => json!({"type": "string", "pattern": "^[0-9.]+ *- *[0-9.]+$"}),
+        Kind::Domain => json!({"type": "string", "pattern": "^[A-Za-z0-9._-]+$"}),
         Kind::Mask => json!({
             "anyOf": [
                 {"type": "string", "pattern": "^0x[0-9a-fA-F]{1,8}$"},
@@ -106,6 +112,11 @@ fn property(key: &Key) -> Value {
         }
     }
     property
+}
+
+fn list(max: usize, pattern: &str) -> Value {
+    let item = json!({"type": "string", "pattern": pattern});
+    json!({"type": "array", "maxItems": max, "uniqueItems": true, "items": item})
 }
 
 fn target() -> Value {

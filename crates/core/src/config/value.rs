@@ -1,7 +1,7 @@
 //! One value of the file, checked against its kind. In: a TOML value and a [`Key`]; out: a
 //! [`Value`], or what is wrong with it. Looks at nothing but that one value.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -15,8 +15,9 @@ use super::duration;
 use super::fault::{Fault, Wrong, quoted};
 use super::interface::interface;
 use super::keys::{Key, Kind, Word, either};
-use super::model::Target;
+use super::model::{Lease, StaticName, Target};
 use super::near::nearest;
+use super::served;
 use super::target;
 use super::types::wrong_type;
 use crate::names::{Family, MarkField};
@@ -33,6 +34,10 @@ pub(super) enum Value {
     Address(IpAddr),
     Addresses(Vec<IpNet>),
     Targets(Vec<Target>),
+    Servers(Vec<IpAddr>),
+    Range(Ipv4Addr, Ipv4Addr),
+    Leases(Vec<Lease>),
+    Hosts(Vec<StaticName>),
 }
 
 /// Reads the value of `key`, which stands at `at`; all that is wrong with it goes to `faults`.
@@ -46,6 +51,29 @@ pub(super) fn read(
     let result = match kind {
         Kind::Targets => return target::list(at, value, faults).map(Value::Targets),
         Kind::Addresses { words } => return addresses::read(key, words, at, value, faults),
+        Kind::Servers { max } => {
+            let list = served::list(at, value, (*max, "192.0.2.53"), faults, served::server)?;
+            served::twice(at, &list, faults, |address| Some(*address));
+            return Some(Value::Servers(values(list)));
+        }
+        Kind::Leases => {
+            let example = "b8:27:eb:00:00:01 192.168.1.10 printer";
+            let limits = (served::ENTRIES_MAX, example);
+            let list = served::list(at, value, limits, faults, served::lease)?;
+            served::twice(at, &list, faults, |lease| Some(lease.mac));
+            served::twice(at, &list, faults, |lease| Some(lease.address));
+            served::twice(at, &list, faults, |lease| lease.name.clone());
+            return Some(Value::Leases(values(list)));
+        }
+        Kind::Hosts => {
+            let limits = (served::ENTRIES_MAX, "192.168.1.5 nas");
+            let list = served::list(at, value, limits, faults, served::name)?;
+            return Some(Value::Hosts(values(list)));
+        }
+        Kind::Range => text(key, value.get_ref())
+            .and_then(served::range)
+            .map(|(first, last)| Value::Range(first, last)),
+        Kind::Domain => text(key, value.get_ref()).and_then(served::domain).map(Value::Text),
         Kind::Mask => mask(value.get_ref()),
         Kind::Flag => flag(value.get_ref()),
         Kind::Number { min, max } => number(value.get_ref(), *min, *max).map(Value::Number),
@@ -69,6 +97,10 @@ pub(super) fn read(
         }
     };
     result.map_err(|wrong| faults(wrong.at(at, value.span()))).ok()
+}
+
+fn values<T>(list: Vec<(T, std::ops::Range<usize>)>) -> Vec<T> {
+    list.into_iter().map(|(value, _)| value).collect()
 }
 
 fn text<'a>(key: &Key, value: &'a DeValue<'_>) -> Result<&'a str, Wrong> {
@@ -101,6 +133,8 @@ fn text<'a>(key: &Key, value: &'a DeValue<'_>) -> Result<&'a str, Wrong> {
             return Err(wrong_type("a string", value, hint));
         }
         (Kind::Name, _) => "\"adsl\"",
+        (Kind::Range, _) => "\"192.168.1.100-192.168.1.199\"",
+        (Kind::Domain, _) => "\"lan\"",
         (Kind::Interface, DeValue::Array(_)) => {
             let hint = "write one section for each interface, e.g. two [[lan]]";
             return Err(wrong_type("a string", value, hint));

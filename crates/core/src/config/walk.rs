@@ -21,10 +21,13 @@ pub(super) struct Draft {
     /// The keys above the first section.
     pub(super) top: Fields,
     pub(super) lans: Vec<Fields>,
+    /// The `[lan.dhcp]` of each LAN.
+    pub(super) lan_dhcp: Vec<Fields>,
     pub(super) wans: Vec<Fields>,
     /// The `[wan.health]` of each WAN.
     pub(super) wan_health: Vec<Fields>,
     pub(super) health: Fields,
+    pub(super) dns: Fields,
     pub(super) router: Fields,
 }
 
@@ -52,6 +55,11 @@ impl Fields {
         self.given.get(name).map(|found| found.as_ref().map(|found| &found.value))
     }
 
+    /// Whether the section is there.
+    pub(super) fn is_there(&self) -> bool {
+        !self.span.is_empty()
+    }
+
     /// A text that was given.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         match self.given(name)?? {
@@ -63,7 +71,11 @@ impl Fields {
             | Value::Bytes(_)
             | Value::Address(_)
             | Value::Addresses(_)
-            | Value::Targets(_) => None,
+            | Value::Targets(_)
+            | Value::Servers(_)
+            | Value::Range(..)
+            | Value::Leases(_)
+            | Value::Hosts(_) => None,
         }
     }
 
@@ -82,10 +94,12 @@ pub(super) fn walk(document: &Document<'_>, faults: &mut Faults) -> Draft {
     let wans = walk.rows("wan");
     Draft {
         top,
+        lan_dhcp: lans.iter().map(|row| walk.inner("lan.dhcp", row)).collect(),
         lans: lans.iter().map(|row| walk.fields("lan", row)).collect(),
         wan_health: wans.iter().map(|row| walk.inner("wan.health", row)).collect(),
         wans: wans.iter().map(|row| walk.fields("wan", row)).collect(),
         health: walk.top("health"),
+        dns: walk.top("dns"),
         router: walk.top("router"),
     }
 }
@@ -263,6 +277,7 @@ impl<'d> Walk<'d, '_> {
         let header = keys::section(path).map_or_else(|| path.to_owned(), Section::header);
         let example = match path {
             "lan" => "eth0",
+            "lan.dhcp" => "192.168.1.100-192.168.1.199",
             _ if key.name == "name" => "adsl",
             _ => "usb0",
         };

@@ -13,7 +13,8 @@ use crate::observed::Running;
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Program {
     /// Its name, looked up in `PATH` and where Debian keeps daemons, and its arguments. In these
-    /// `{dir}` stands for the folder that has its files. Everybody can read arguments: no secrets.
+    /// `{dir}` stands for the folder that has its files, `{state}` for the state directory, where what
+    /// it keeps for good may be. Everybody can read arguments: no secrets.
     pub command: Vec<String>,
     /// The files that it reads at its start only, by name: with others it has to be started anew.
     pub files: BTreeMap<String, Text>,

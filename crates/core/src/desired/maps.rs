@@ -31,6 +31,7 @@ pub(super) fn maps(basis: Basis<'_>) -> BTreeMap<String, Elements> {
     for wan in basis.config.wans.iter() {
         aliases(basis, wan, &mut put);
     }
+    resolvers(basis, &mut put);
     for lan in &basis.config.lans {
         if let Some((index, _)) = basis.observed.link_named(&lan.interface) {
             put("lans", Key::Number(index.0), String::new());
@@ -50,6 +51,27 @@ fn aliases(basis: Basis<'_>, wan: &Wan, put: &mut impl FnMut(&str, Key, String))
     if let Some(Some(IpAddr::V4(via))) = hop.map(|hop| hop.via) {
         put("aliases", Key::Ipv4(alias), format!("only{id}"));
         put("behind", Key::Ipv4(alias), via.to_string());
+    }
+}
+
+/// A resolver that is not asked is refused. Where an interface leads to several WANs, what goes to one
+/// that is asked is sent through its own. The same one behind two such WANs: whoever is asked.
+fn resolvers(basis: Basis<'_>, put: &mut impl FnMut(&str, Key, String)) {
+    let shape = |id: WanId| basis.facts.get(&id).map(|f| (f.device, f.shared));
+    for wanted in [false, true] {
+        for ((id, address), _) in basis.asked.iter().filter(|(_, asked)| **asked == wanted) {
+            let Some((Some(device), shared)) = shape(*id) else { continue };
+            let chain = match (wanted, shared) {
+                (false, _) => "unasked".to_owned(),
+                (true, true) => format!("place{id}"),
+                (true, false) => continue,
+            };
+            let (map, key) = match address {
+                IpAddr::V4(ip) => ("resolvers4", Key::DeviceIpv4(device.0, *ip)),
+                IpAddr::V6(ip) => ("resolvers6", Key::DeviceIpv6(device.0, *ip)),
+            };
+            put(map, key, chain);
+        }
     }
 }
 

@@ -107,6 +107,8 @@ fn nearly_as_many_flows_as_there_may_be_are_too_many() {
 #[test]
 fn a_clock_that_was_never_set_is_seen() {
     assert_eq!(after(|m| m.clock = 1_700), ["Wrong clock.not-set"]);
+    assert_eq!(after(|m| m.clock_kept = Some(false)), ["Note clock.not-kept"]);
+    assert_eq!(after(|m| m.clock_kept = Some(true)), [""; 0]);
 }
 
 #[test]
@@ -202,4 +204,25 @@ fn a_strict_path_filter_is_wrong_once_we_steer() {
         strict(m, "eth1", "2");
     });
     assert_eq!(loose, [""; 0], "the larger of the two holds");
+}
+
+#[test]
+fn whoever_answers_dns_where_dnsmasq_is_to_answer_is_seen() {
+    let mut machine = sound();
+    let holders =
+        [("0.0.0.0", "named"), ("127.0.0.53", "systemd-resolve"), ("192.168.1.1", "unbound")];
+    machine.dns_holders = holders
+        .map(|(address, name)| (address.parse().expect("an address"), name.to_owned()))
+        .into();
+    assert_eq!(examine(&machine, Some(&config())), [], "it is none of our business");
+    let mut config = config();
+    config.dns = Some(crate::config::Dns {
+        upstreams: Vec::new(),
+        cache: 0,
+        domain: "lan".to_owned(),
+        hosts: Vec::new(),
+    });
+    let found = examine(&machine, Some(&config));
+    let named: Vec<&str> = found.iter().map(|f| f.problem.at.as_str()).collect();
+    assert_eq!(named, ["named", "unbound"], "{found:?}");
 }

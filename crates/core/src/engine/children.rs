@@ -9,6 +9,7 @@ use super::report::problem;
 use crate::api::Problem;
 use crate::desired::Program;
 use crate::observed::ChildEnd;
+use crate::render::dnsmasq;
 use crate::time::Moment;
 
 /// The pause before a program that ended is started again; doubles.
@@ -99,7 +100,12 @@ impl Engine {
 
     /// The programs that should run, were none of them to wait.
     fn wanted_programs(&self) -> BTreeMap<String, Program> {
-        BTreeMap::new()
+        let mut programs = BTreeMap::new();
+        let known = &self.resolving.known;
+        if let Some(program) = dnsmasq::program(&self.config, &self.numbers, known) {
+            programs.insert(dnsmasq::NAME.to_owned(), program);
+        }
+        programs
     }
 
     pub(super) fn child_ended(&mut self, end: &ChildEnd, now: Moment) {

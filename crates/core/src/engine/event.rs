@@ -2,6 +2,7 @@
 //! never a difference, so that an event that is lost or comes twice changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use crate::names::{Family, IfIndex, Mac, RulePriority, WanId};
 use crate::observed::{
     Address, ChildEnd, Cpus, Link, Neighbour, Nft, Route, Rule, Running, TcpFlow, Traffic,
 };
+use crate::resolvers::Said;
 use crate::steps::{ProbeResult, Step};
 use crate::time::Moment;
 
@@ -50,6 +52,19 @@ pub enum Event {
     Nft(Nft),
     /// The fate of a probe.
     Probe(ProbeResult),
+    /// What a resolver said to [`Ask::Consult`](crate::steps::Ask::Consult), or nothing.
+    Consulted {
+        /// The WAN.
+        wan: WanId,
+        /// The resolver.
+        server: IpAddr,
+        /// The question's number.
+        sequence: u64,
+        /// The answer.
+        said: Option<Said>,
+    },
+    /// The resolvers that others were told of, by interface.
+    Resolvers(BTreeMap<String, Vec<IpAddr>>),
     /// What the WANs' flows have sent and got so far.
     Traffic(BTreeMap<(WanId, Family), Traffic>),
     /// The programs that we run and that run now.

@@ -129,6 +129,8 @@ impl Engine {
         other.refresh_facts(now);
         other.choice =
             choose(&other.config, &other.numbers, &other.facts, &other.sides, &other.drained);
+        other.resolving = self.resolving.clone();
+        other.renew_resolvers(now);
         diff(&other.observed, &other.desired(now))
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::resolving::lending_problem;
 use super::{Engine, Happening, NOTICES_MAX};
 use crate::api::{API_VERSION, FamilyStatus, Problem, State, Status, WanStatus};
 use crate::choose::{Choice, FamilyChoice};
@@ -178,6 +179,8 @@ impl Engine {
             ));
         }
         problems.extend(self.ends.problems());
+        problems.extend(self.resolver_problems());
+        problems.extend(self.config.lans.iter().filter_map(|l| lending_problem(l, &self.observed)));
         for (step, error) in self.attempts.troubles() {
             problems.insert(problem(
                 "step.failed",

@@ -50,6 +50,7 @@ fn wan(number: u8, priority: u8, weight: u16) -> Wan {
         linger: None,
         nat: Nat::Masquerade,
         nat6: Nat::Masquerade,
+        dns: Vec::new(),
         health: Health {
             targets: vec![
                 Target::Icmp(IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))),
@@ -68,7 +69,7 @@ fn wan(number: u8, priority: u8, weight: u16) -> Wan {
 
 fn config(wans: Vec<Wan>) -> Config {
     Config {
-        lans: vec![Lan { interface: "eth0".to_owned(), inbound: Inbound::Drop }],
+        lans: vec![Lan { interface: "eth0".to_owned(), inbound: Inbound::Drop, dhcp: None }],
         wans,
         retiring: Vec::new(),
         cpu: Cpu::Auto,
@@ -79,6 +80,7 @@ fn config(wans: Vec<Wan>) -> Config {
             table_base: TableId(17000),
             rule_priority_base: RulePriority(1000),
         },
+        dns: None,
     }
 }
 
@@ -225,6 +227,8 @@ impl World {
                 self.woken.push((wan, family));
                 self.engine.handle(Event::Woken { wan, family, flows: 0 }, self.now);
             }
+            // Nobody serves names here.
+            Ask::Consult(_) => {}
             Ask::Refuse { flows } => self.refused.extend(flows),
             Ask::Release { wan, family, .. } => {
                 self.released.push((wan, family));

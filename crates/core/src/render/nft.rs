@@ -25,6 +25,8 @@ const NEIGHBOUR_DISCOVERY: &str = "icmpv6 type { nd-router-solicit, nd-router-ad
                                    nd-neighbor-solicit, nd-neighbor-advert } accept";
 /// Room in each map: the fixed hash of the kernel is sized by it.
 const MAP_SIZE: u32 = 128;
+/// Room for resolvers: eight and as many fallbacks of each WAN.
+const RESOLVERS_SIZE: u32 = 1024;
 /// Room in each set of gone flows, some 8 MiB of the kernel's memory when full: as many as one
 /// reading of established flows gives.
 const GONE_SIZE: u32 = 65_536;
@@ -117,6 +119,8 @@ fn declare(text: &mut String, spec: MapSpec) {
     let (kind, size) = match (spec.name, spec.key) {
         ("slots4" | "slots6", _) => (format!("typeof numgen inc mod {SLOTS}"), SLOTS),
         ("restore4" | "restore6", _) => ("typeof ct mark".to_owned(), MAP_SIZE),
+        ("resolvers4", _) => ("type iface_index . ipv4_addr".to_owned(), RESOLVERS_SIZE),
+        ("resolvers6", _) => ("type iface_index . ipv6_addr".to_owned(), RESOLVERS_SIZE),
         (_, KeyKind::Number) => ("type iface_index".to_owned(), MAP_SIZE),
         (_, KeyKind::DeviceIpv4) => ("type iface_index . ipv4_addr".to_owned(), MAP_SIZE),
         (_, KeyKind::DeviceIpv6) => ("type iface_index . ipv6_addr".to_owned(), MAP_SIZE),
@@ -416,6 +420,11 @@ fn base_chains(text: &mut String, shape: &Shape) {
         ]
         .map(str::to_owned),
     );
+    if shape.dns {
+        // The sender hears of it at once (EPERM, a reset), and asks somebody else.
+        let rules = ["meta l4proto udp drop", "reject with tcp reset"].map(str::to_owned);
+        chain(text, "unasked", &rules);
+    }
     base(text, "output", "route", "mangle", output_rules(shape));
     if shape.aliased {
         let behind = "dnat ip to ip daddr map @behind";
@@ -432,8 +441,8 @@ fn base_chains(text: &mut String, shape: &Shape) {
 }
 
 fn output_rules(shape: &Shape) -> Vec<String> {
-    let (mask, number) = (shape.field.mask(), shape.field.number_mask());
-    let probe = shape.field.ask().0;
+    let field = shape.field;
+    let (mask, number, probe) = (field.mask(), field.number_mask(), field.ask().0);
     let aliased = shape.aliased.then(|| "ip daddr vmap @aliases".to_owned());
     let mut rules = vec![
         "meta l4proto tcp ct state invalid oif @outside goto last_words".to_owned(),
@@ -443,6 +452,11 @@ fn output_rules(shape: &Shape) -> Vec<String> {
         "meta mark != { 0x0, 0x80000 } return".to_owned(),
     ];
     rules.extend(aliased);
+    if shape.dns {
+        let question = "meta l4proto { tcp, udp } th dport 53";
+        rules.push(format!("{question} oif . ip daddr vmap @resolvers4"));
+        rules.push(format!("{question} oif . ip6 daddr vmap @resolvers6"));
+    }
     rules.extend([
         // The reset that answers what comes for a probe whose socket is closed: it knows no WAN.
         format!("ct mark & {mask:#x} == {probe:#x} oif @outside goto last_words"),

@@ -26,7 +26,7 @@ impl Place {
     }
 
     fn children(&self) -> Children {
-        Children::open(&self.socket())
+        Children::open(&self.socket(), &self.socket().with_extension("state"))
     }
 }
 

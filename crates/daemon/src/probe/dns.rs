@@ -46,7 +46,7 @@ pub(super) async fn ask(question: Question) {
 
 /// Asks `server` through the probe's WAN for the addresses that `name` has in a family. The
 /// answer and its round trip, or why there is none `within` that time.
-pub(super) async fn exchange(
+pub(crate) async fn exchange(
     probe: &Probe,
     server: SocketAddr,
     name: &str,

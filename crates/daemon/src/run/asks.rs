@@ -92,6 +92,7 @@ impl Daemon {
                 }
                 return;
             }
+            Ask::Consult(probe) => return self.consult(probe),
             Ask::CountTraffic => self.kernel.traffic().map(Event::Traffic),
             Ask::CountFlows { wan, mark: (mark, mask) } => {
                 let count = self.kernel.count_flows(mark, mask);

@@ -60,6 +60,7 @@ impl Daemon {
         if hints.links || hints.addresses {
             let addresses = self.kernel.addresses()?;
             self.handle(Event::Addresses(addresses));
+            self.read_resolvers();
         }
         if hints.links || hints.addresses || hints.routes {
             let routes = self.kernel.routes()?;
@@ -89,6 +90,7 @@ impl Daemon {
         // Which parameters matter depends on which interfaces there are.
         let links = self.kernel.links()?;
         self.handle(Event::Links(links));
+        self.read_resolvers();
         let now = self.kernel.observe(self.engine.watched_sysctls())?;
         for event in [
             Event::Links(now.links),

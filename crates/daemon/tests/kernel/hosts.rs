@@ -152,6 +152,7 @@ fn our_table() -> Step {
         shared: false,
         aliased: false,
         clamps: false,
+        dns: false,
         wans: BTreeMap::from([(WanId(1), wan)]),
     };
     let (lan, wan) = (Key::Number(index("lan0").0), Key::Number(index("wan0").0));

@@ -22,6 +22,7 @@ mod interfaces;
 mod keeping;
 mod linger;
 mod many;
+mod names;
 mod one_armed;
 mod partial;
 mod placing;

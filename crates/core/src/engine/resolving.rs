@@ -1,0 +1,182 @@
+//! Keeps the list of resolvers, has them checked, and says which are asked. A change of who is
+//! asked is a reason to plan, like a change of the choice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Engine;
+use super::report::problem;
+use crate::api::{Problem, State};
+use crate::config::{Lan, Target};
+use crate::names::{Family, WanId};
+use crate::observed::Observed;
+use crate::resolvers::{self, Asked, Checks, Fault, Known, PATIENCE, Rank, Resolver, Said};
+use crate::steps::{Ask, Probe};
+use crate::time::Moment;
+
+/// What is asked for where no DNS target names anything.
+const NAME: &str = "example.com";
+
+/// The ends of the order of addresses.
+const FIRST_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const LAST_ADDRESS: IpAddr = IpAddr::V6(Ipv6Addr::from_bits(u128::MAX));
+
+/// The resolvers.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Resolving {
+    pub(super) known: Known,
+    pub(super) checks: Checks,
+    pub(super) asked: Asked,
+}
+
+impl Engine {
+    /// Works out anew whom there is to ask, and who is asked; says whether anything changed.
+    pub(super) fn renew_resolvers(&mut self, now: Moment) -> bool {
+        let before = &self.resolving.known;
+        let known =
+            resolvers::known(&self.config, &self.numbers, &self.facts, &self.observed, before);
+        self.resolving.checks.keep(&known, now);
+        let asked = resolvers::asked(&known, &self.resolving.checks, &self.choice, &self.sides);
+        let changed = known != self.resolving.known || asked != self.resolving.asked;
+        (self.resolving.known, self.resolving.asked) = (known, asked);
+        changed
+    }
+
+    /// Whether names are looked up for LANs.
+    pub fn serves_names(&self) -> bool {
+        self.config.dns.is_some()
+    }
+
+    /// The interfaces of WANs, of which others may have been told resolvers, by index.
+    pub fn interfaces(&self) -> BTreeMap<u32, String> {
+        let names: BTreeSet<&str> = self.config.wans.iter().map(|w| w.interface.as_str()).collect();
+        let links = self.observed.links.iter();
+        let ours = links.filter(|(_, link)| names.contains(link.name.as_str()));
+        ours.map(|(index, link)| (index.0, link.name.clone())).collect()
+    }
+
+    /// Whether an answer of this resolver, or its silence, says something about it; one that is only a
+    /// fallback is not bothered while it is not needed.
+    fn is_judged(&self, resolver: &Resolver) -> bool {
+        let works = |state| matches!(state, State::Up | State::Impaired);
+        let Resolving { known, checks, .. } = &self.resolving;
+        let own = |id: WanId| {
+            let of_wan = (id, FIRST_ADDRESS)..=(id, LAST_ADDRESS);
+            known
+                .range(of_wan)
+                .filter(|(_, rank)| **rank == Rank::Own)
+                .map(|(resolver, _)| resolver)
+        };
+        let needed = known.get(resolver) == Some(&Rank::Own)
+            || own(resolver.0).all(|own| checks.fault(own).is_some());
+        needed && works(self.state_of(resolver.0, Family::of(resolver.1)))
+    }
+
+    pub(super) fn consult_deadline(&self) -> Option<Moment> {
+        self.resolving.checks.deadline(|resolver| self.is_judged(resolver))
+    }
+
+    /// Asks the questions that are due.
+    pub(super) fn consult(&mut self, now: Moment) {
+        if self.leaving || self.resolving.known.is_empty() {
+            return;
+        }
+        let mut checks = std::mem::take(&mut self.resolving.checks);
+        self.resolving.checks.clone_from(&checks);
+        let questions = checks.due(
+            |resolver| self.is_judged(resolver),
+            |id| self.wan(id).is_some_and(|wan| wan.metered),
+            |id| self.name_to_ask_for(id),
+            now,
+        );
+        self.resolving.checks = checks;
+        for question in questions {
+            let (wan, server) = question.resolver;
+            let Some(device) = self.wan(wan).map(|wan| wan.interface.clone()) else { continue };
+            self.asks.push_back(Ask::Consult(Probe {
+                wan,
+                family: Family::of(server),
+                target: Target::Dns { server, port: 53, name: question.name },
+                resolvers: Vec::new(),
+                sequence: question.sequence,
+                device,
+                mark: self.config.router.mark_field.keep(wan),
+                timeout: PATIENCE,
+            }));
+        }
+    }
+
+    /// A name that this WAN's probes ask for anyway.
+    fn name_to_ask_for(&self, id: WanId) -> String {
+        let targets = self.wan(id).into_iter().flat_map(|wan| &wan.health.targets);
+        let mut names = targets.filter_map(|target| match target {
+            Target::Dns { name, .. } => Some(name.clone()),
+            Target::Icmp(_) | Target::Tcp(..) | Target::Http(_) => None,
+        });
+        names.next().unwrap_or_else(|| NAME.to_owned())
+    }
+
+    pub(super) fn consulted(
+        &mut self,
+        resolver: (WanId, IpAddr),
+        sequence: u64,
+        said: Option<Said>,
+        now: Moment,
+    ) {
+        let before = self.resolving.checks.fault(&resolver);
+        self.resolving.checks.take(resolver, sequence, said, now);
+        self.doubtful |= before != self.resolving.checks.fault(&resolver);
+    }
+
+    /// What is wrong with resolvers.
+    pub(super) fn resolver_problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for ((id, address), fault) in self.resolving.checks.faults() {
+            let Some(wan) = self.wan(id) else { continue };
+            let at = format!("wan {}", wan.name);
+            let asked = self.resolving.asked.get(&(id, address)) == Some(&true);
+            let left = if asked { "nobody better can be asked" } else { "it is not asked" };
+            let (code, what) = match fault {
+                Fault::Silent => ("dns.silent", format!("its resolver {address} does not answer")),
+                Fault::Lies => {
+                    let what = "invents addresses for names that do not exist";
+                    ("dns.lies", format!("its resolver {address} {what}"))
+                }
+            };
+            let hint = "name better ones with `dns` of this WAN, or `upstreams` in [dns]";
+            problems.push(problem(code, &at, &format!("{what}; {left}"), hint));
+        }
+        if self.config.dns.is_some() && self.resolving.known.is_empty() {
+            let what = "no WAN has a resolver that could be asked";
+            let hint = "write `dns` of a WAN, or `upstreams` in [dns]";
+            problems.push(problem("dns.no-resolver", "dns", what, hint));
+        }
+        problems
+    }
+}
+
+/// What keeps addresses from being lent on a LAN.
+pub(super) fn lending_problem(lan: &Lan, observed: &Observed) -> Option<Problem> {
+    let (dhcp, (device, _)) = (lan.dhcp.as_ref()?, observed.link_named(&lan.interface)?);
+    let of_lan = observed.addresses.iter().filter(|a| a.device == device);
+    let nets: Vec<ipnet::IpNet> = of_lan
+        .filter(|a| a.address.is_ipv4())
+        .filter_map(|a| ipnet::IpNet::new(a.address, a.prefix).ok())
+        .collect();
+    let inside = |address: Ipv4Addr| nets.iter().any(|net| net.contains(&IpAddr::V4(address)));
+    let (first, last) = dhcp.range;
+    let outside = dhcp.leases.iter().map(|lease| lease.address).find(|a| !inside(*a));
+    let shown: Vec<String> = nets.iter().map(|net| net.trunc().to_string()).collect();
+    let at = format!("lan {}", lan.interface);
+    let (what, hint) = if nets.is_empty() {
+        let what = format!("{} has no IPv4 address, so no address is lent there", lan.interface);
+        (what, "give the interface an address in the network of `range`".to_owned())
+    } else if !(inside(first) && inside(last)) {
+        let what = format!("{first}-{last} is not in the network of {}", lan.interface);
+        (what, format!("it is {}: correct `range`, or the interface's address", shown.join(", ")))
+    } else {
+        let what = format!("the lease {} is not in the network of {}", outside?, lan.interface);
+        (what, format!("it is {}: correct `leases`", shown.join(", ")))
+    };
+    Some(problem("lan.dhcp-range", &at, &what, &hint))
+}

@@ -1,0 +1,16 @@
+//! Which resolvers somebody was told of together with an address. The one place where sources meet:
+//! our own clients know the WAN, whoever else manages an interface knows only that.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Resolvers, in the order in which they were given.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Resolvers {
+    /// Told to our own DHCP client or to a pppd of ours, by the WAN's name.
+    pub by_wan: BTreeMap<String, Vec<IpAddr>>,
+    /// Told to whoever else manages an interface (a lease, a router advertisement), by its name.
+    pub by_interface: BTreeMap<String, Vec<IpAddr>>,
+}
