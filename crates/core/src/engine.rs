@@ -2,6 +2,7 @@
 //! the decision is worked out anew from all of them in [`Engine::advance`], so losing or
 //! repeating an event changes nothing. Does nothing by itself and does not know the time.
 
+mod dhcp;
 mod drain;
 mod drill;
 mod evacuate;
@@ -29,6 +30,7 @@ use crate::observed::{
 use crate::steps::{Ask, ProbeResult, Step};
 use crate::time::Moment;
 
+use dhcp::Clients;
 use drill::Drill;
 use evacuate::Evacuations;
 use linger::Lingering;
@@ -123,6 +125,13 @@ pub enum Event {
         family: Family,
         /// How many there were.
         flows: u64,
+    },
+    /// What a DHCP server, or somebody who has an address already, said on a WAN's link.
+    Dhcp {
+        /// The WAN.
+        wan: WanId,
+        /// What was heard.
+        news: DhcpNews,
     },
     /// Somebody takes a WAN out of service, or puts it back.
     Drain {
@@ -229,6 +238,7 @@ pub struct Engine {
     doubtful: bool,
     attempts: Attempts,
     evacuations: Evacuations,
+    clients: Clients,
     /// The names of WANs taken out of service by hand.
     drained: BTreeSet<String>,
     lingering: Lingering,
@@ -267,6 +277,7 @@ impl Engine {
             doubtful: false,
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
+            clients: Clients::default(),
             drained: kept.drained.clone(),
             lingering: Lingering::default(),
             drill: None,
@@ -375,6 +386,7 @@ impl Engine {
             }
             Event::Flows { wan, count } => self.flows_counted(wan, count, now),
             Event::Released { wan, family, flows } => self.released(wan, family, flows, now),
+            Event::Dhcp { wan, news } => self.hear_dhcp(wan, &news, now),
             Event::Drain { wan, drained } => self.drain(wan, drained, now),
             Event::Drill { wan, span } => self.begin_drill(wan, span, now),
             Event::DrillOver(reason) => self.end_drill(&reason, now),
@@ -388,6 +400,7 @@ impl Engine {
             }
             Event::Leave => {
                 self.leaving = true;
+                self.release_leases(now);
                 self.stale = true;
             }
         }
@@ -399,6 +412,7 @@ impl Engine {
         if !self.read.all() || self.left {
             return;
         }
+        self.mind_dhcp(now);
         if self.stale {
             self.refresh_facts(now);
         }
@@ -444,7 +458,9 @@ impl Engine {
         }
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
         let watching = self.watch_deadline();
-        let other = [self.evacuations.deadline(), self.linger_deadline(), self.drill_deadline()];
+        let dhcp = self.dhcp_deadline();
+        let other =
+            [self.evacuations.deadline(), self.linger_deadline(), self.drill_deadline(), dhcp];
         [attempts, retiring, watching].into_iter().chain(other).flatten().min()
     }
 
@@ -575,6 +591,8 @@ fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
     *place = value;
     changed
 }
+
+pub use dhcp::{DhcpNews, KeptLease};
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! Which WAN is used is never decided here.
 
 pub mod clock;
+pub mod dhcp;
 pub mod examine;
 pub mod kernel;
 pub mod probe;

@@ -5,14 +5,17 @@
 
 mod asks;
 mod hand;
+mod leases;
 
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use anywan_core::api::{Notice, Plan, Problem};
 use anywan_core::config::{self, Config};
-use anywan_core::engine::{Engine, Event, Happening};
+use anywan_core::engine::{Engine, Event, Happening, KeptLease};
 use anywan_core::names::Family;
 use anywan_core::steps::{ProbeResult, Step};
 use anywan_core::time::Moment;
@@ -20,6 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::clock::Clock;
+use crate::dhcp::{Dhcp, Heard};
 use crate::kernel::{Destroyed, Hints, Kernel, KernelError, Monitor};
 use crate::probe::Prober;
 use crate::serve::{Reloaded, Request, RequestKind, Server};
@@ -80,8 +84,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let ends = Destroyed::open(mark_field.number_mask()).context("watch the ends of flows")?;
     let kernel = Kernel::open(&options.state_dir)?;
     let (prober, results) = Prober::new();
+    let (dhcp, heard) = Dhcp::new();
     let clock = kernel.clock();
-    let engine = Engine::new(config, &state.kept());
+    let mut engine = Engine::new(config, &state.kept());
+    let kept = state.leases(&clock);
+    engine.resume(kept.clone(), RandomState::new().hash_one(std::process::id()));
     let (notices, _) = broadcast::channel(NOTICES_MAX);
     let waking = Waking::new(mark_field.ask());
     let mut daemon = Daemon {
@@ -89,6 +96,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         engine,
         kernel,
         prober,
+        dhcp,
+        leases: kept,
         clock,
         state,
         notices,
@@ -107,7 +116,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // Also when nothing can be steered yet: a boot does not wait for somebody to plug in a WAN.
     daemon.systemd.status(daemon.engine.summary(), daemon.clock.now());
     daemon.systemd.ready(daemon.clock.now());
-    let ended = daemon.watch(signals, monitor, ends, results, requests).await;
+    let ended = daemon.watch(signals, monitor, ends, Inbox { results, heard, requests }).await;
     server.stop().await;
     ended
 }
@@ -117,8 +126,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 /// # Errors
 /// When a daemon is running, or something of ours could not be taken out.
 pub fn take_down(options: &Options) -> anyhow::Result<()> {
-    let _state = StateDir::open(&options.state_dir)?;
+    let state = StateDir::open(&options.state_dir)?;
     let mut kernel = Kernel::open(&options.state_dir)?;
+    leases::give_back(&state, &mut kernel)?;
     let mut failures = Vec::new();
     for _ in 0..ROUNDS_MAX {
         let former: Vec<String> = kernel.sysctls_before().keys().cloned().collect();
@@ -175,6 +185,9 @@ struct Daemon {
     engine: Engine,
     kernel: Kernel,
     prober: Prober,
+    dhcp: Dhcp,
+    /// As they were kept last.
+    leases: BTreeMap<String, KeptLease>,
     clock: Clock,
     state: StateDir,
     notices: broadcast::Sender<Notice>,
@@ -187,6 +200,13 @@ struct Daemon {
     unread: bool,
     /// When the CPUs' work is to be looked at again.
     cpus_at: Option<Moment>,
+}
+
+/// What reaches the loop from tasks.
+struct Inbox {
+    results: mpsc::Receiver<ProbeResult>,
+    heard: mpsc::Receiver<Heard>,
+    requests: mpsc::Receiver<Request>,
 }
 
 struct Signals {
@@ -211,9 +231,9 @@ impl Daemon {
         mut signals: Signals,
         mut monitor: Monitor,
         mut ends: Destroyed,
-        mut results: mpsc::Receiver<ProbeResult>,
-        mut requests: mpsc::Receiver<Request>,
+        inbox: Inbox,
     ) -> anyhow::Result<()> {
+        let Inbox { mut results, mut heard, mut requests } = inbox;
         let mut reread_at = self.clock.now() + REREAD;
         while !self.engine.left() {
             let engine = self.engine.poll_deadline();
@@ -226,6 +246,7 @@ impl Daemon {
                 hints = monitor.next() => self.reread(hints),
                 gone = ends.next() => self.hear_of_ends(gone),
                 Some(result) = results.recv() => self.handle(Event::Probe(result)),
+                Some((wan, news)) = heard.recv() => self.handle(Event::Dhcp { wan, news }),
                 _ = signals.hangup.recv() => {
                     // What is wrong is in the log and among the problems.
                     let _ = self.reload();
@@ -277,6 +298,7 @@ impl Daemon {
             }
         }
         self.ask_all();
+        self.mind_leases();
         self.tell();
     }
 

@@ -531,7 +531,7 @@ impl World {
                 self.engine.handle(Event::Woken { wan, family, flows }, self.now);
             }
             // Nothing comes of it but packets.
-            Ask::Refuse { .. } => {}
+            Ask::Dhcp { .. } | Ask::Refuse { .. } => {}
             Ask::Release { wan, family, .. } => {
                 self.engine.handle(Event::Released { wan, family, flows: 0 }, self.now);
             }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use anywan_core::dhcp::Port;
 use anywan_core::engine::Event;
 use anywan_core::names::Mark;
 use anywan_core::observed::TcpFlow;
@@ -89,6 +90,12 @@ impl Daemon {
             Ask::Probe(probe) => {
                 if let Err(result) = self.prober.send(probe) {
                     self.handle(Event::Probe(*result));
+                }
+                return;
+            }
+            Ask::Dhcp { wan, device, mac, order } => {
+                if let Err(error) = self.dhcp.carry_out(wan, Port { device, mac }, &order) {
+                    tracing::debug!(%error, "a DHCP client could not speak");
                 }
                 return;
             }
