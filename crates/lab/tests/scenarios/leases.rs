@@ -91,7 +91,7 @@ fn a_short_lease_is_renewed_in_time_by_the_same_server() -> Result<()> {
     let topology = unaddressed()?;
     let mut server = Dhcp::server(&topology, 2, subnet(2), subnet(1))?;
     // Half of the two minutes that dnsmasq gives at least is too long for a test: it says when.
-    server.renew_after(2, 60)?;
+    server.renew_after(3, 60)?;
     let daemon = Daemon::start(&topology, &asking(&topology))?;
     wait_address(&daemon, subnet(2), subnet(1)).with_context(|| server.log())?;
     let talking = talk(topology.client(1).flows(12, Proto::Tcp, Family::V4)?);
@@ -101,6 +101,15 @@ fn a_short_lease_is_renewed_in_time_by_the_same_server() -> Result<()> {
         ensure!(log.matches("DHCPDISCOVER").count() == 1, "{log}");
         Ok(())
     })?;
+    ensure_all_kept(talking)?;
+    // It refuses the address now and gives another: found out when it is asked to renew.
+    let mut flows = flows_of_every_kind(&topology.client(1), 12)?;
+    flows.take_from(2);
+    let talking = talk(flows);
+    server.offer(subnet(77), subnet(9))?;
+    wait_address(&daemon, subnet(77), subnet(9)).with_context(|| server.log())?;
+    ensure!(server.log().contains("DHCPNAK"), "{}", server.log());
+    ensure_used(&topology)?;
     ensure_all_kept(talking)?;
     Ok(())
 }
@@ -151,6 +160,11 @@ fn silence_and_an_exhausted_pool_are_told_and_end_when_a_server_answers() -> Res
     drop(server);
     let server = Dhcp::server(&topology, 2, subnet(2), subnet(1))?;
     topology.break_wan(2, &Fault::CarrierLost)?;
+    until(DEADLINE, "nobody is asked without carrier", || {
+        let problems = daemon.status()?.problems();
+        ensure!(!problems.iter().any(|p| p.starts_with("dhcp.")), "{problems:?}");
+        Ok(())
+    })?;
     topology.isp(2).run("ip link set lan up")?;
     wait_address(&daemon, subnet(2), subnet(1)).with_context(|| server.log())?;
     until(DEADLINE, "no problem", || {
