@@ -3,6 +3,7 @@
 //! repeating an event changes nothing. Does nothing by itself and does not know the time.
 
 mod children;
+mod dhcp;
 mod drain;
 mod drill;
 mod evacuate;
@@ -29,6 +30,7 @@ use crate::steps::{Ask, Step};
 use crate::time::Moment;
 
 use children::Ends;
+use dhcp::Clients;
 use drill::Drill;
 use evacuate::Evacuations;
 pub use event::{Event, Happening};
@@ -97,6 +99,7 @@ pub struct Engine {
     attempts: Attempts,
     evacuations: Evacuations,
     resolving: Resolving,
+    clients: Clients,
     /// The names of WANs taken out of service by hand.
     drained: BTreeSet<String>,
     lingering: Lingering,
@@ -138,6 +141,7 @@ impl Engine {
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
             resolving: Resolving::default(),
+            clients: Clients::default(),
             drained: kept.drained.clone(),
             lingering: Lingering::default(),
             ends: Ends::default(),
@@ -252,6 +256,7 @@ impl Engine {
             }
             Event::Flows { wan, count } => self.flows_counted(wan, count, now),
             Event::Released { wan, family, flows } => self.released(wan, family, flows, now),
+            Event::Dhcp { wan, news } => self.hear_dhcp(wan, &news, now),
             Event::Drain { wan, drained } => self.drain(wan, drained, now),
             Event::Drill { wan, span } => self.begin_drill(wan, span, now),
             Event::DrillOver(reason) => self.end_drill(&reason, now),
@@ -260,7 +265,11 @@ impl Engine {
             Event::Solved { code, at } => {
                 self.stale |= self.reported.remove(&(code, at)).is_some();
             }
-            Event::Leave => (self.leaving, self.stale) = (true, true),
+            Event::Leave => {
+                self.leaving = true;
+                self.release_leases(now);
+                self.stale = true;
+            }
         }
     }
 
@@ -270,6 +279,7 @@ impl Engine {
         if !self.read.all() || self.left {
             return;
         }
+        self.mind_dhcp(now);
         if self.stale {
             self.refresh_facts(now);
         }
@@ -318,7 +328,7 @@ impl Engine {
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
         let watching = self.watch_deadline();
         let other = [self.evacuations.deadline(), self.linger_deadline(), self.drill_deadline()];
-        let watching = [watching, self.consult_deadline()].into_iter().flatten().min();
+        let other = other.into_iter().chain([self.consult_deadline(), self.dhcp_deadline()]);
         [attempts, retiring, watching].into_iter().chain(other).flatten().min()
     }
 
@@ -453,6 +463,8 @@ fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
     *place = value;
     changed
 }
+
+pub use dhcp::{DhcpNews, KeptLease};
 
 #[cfg(test)]
 mod tests;

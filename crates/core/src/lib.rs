@@ -10,6 +10,7 @@ pub mod api;
 pub mod choose;
 pub mod config;
 pub mod desired;
+pub mod dhcp;
 pub mod doctor;
 pub mod engine;
 pub mod facts;

@@ -15,7 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Target;
 use crate::desired::Program;
-use crate::names::{Family, IfIndex, Mark, WanId};
+use crate::dhcp::Order;
+use crate::names::{Family, IfIndex, Mac, Mark, WanId};
 use crate::observed::{
     CpuFile, Elements, Key, Observed, OwnAddress, Route, Rule, Structure, TcpFlow,
 };
@@ -186,6 +187,17 @@ pub enum Ask {
         mask: u32,
         /// Connection marks, under the mask, of flows that are right as they are.
         right: BTreeSet<u32>,
+    },
+    /// Say something as a WAN's DHCP client. What is heard comes as events, whenever it comes.
+    Dhcp {
+        /// The WAN.
+        wan: WanId,
+        /// Its interface.
+        device: IfIndex,
+        /// The interface's hardware address.
+        mac: Mac,
+        /// What to say.
+        order: Order,
     },
     /// Count the flows that a retiring WAN still has. Answered by the number.
     CountFlows {

@@ -134,7 +134,7 @@ fn the_rooms_of_the_core_are_a_staircase() {
         &["observed", "api"],
         &["config"],
         &["facts"],
-        &["health"],
+        &["health", "dhcp"],
         &["choose"],
         &["resolvers"],
         &["desired"],

@@ -1,5 +1,6 @@
 //! The only place that reads a clock. `CLOCK_BOOTTIME` becomes [`Moment`], so that a suspended
-//! machine does not think that no time has passed; the wall clock is only for people's eyes.
+//! machine does not think that no time has passed; the wall clock is only for people's eyes, and for
+//! what must outlive a run.
 
 use std::time::Duration;
 
@@ -26,6 +27,11 @@ impl Clock {
     /// How long it is until `moment`; zero when it has passed.
     pub fn until(&self, moment: Moment) -> Duration {
         moment.since(self.now())
+    }
+
+    /// The wall clock: seconds since 1970 (UTC).
+    pub fn unix(&self) -> u64 {
+        u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default()
     }
 
     /// The wall-clock time of a moment that has passed, by today's reading of the wall clock:

@@ -18,6 +18,7 @@ mod error;
 mod links;
 mod monitor;
 mod nft;
+pub(crate) mod packet;
 #[doc(hidden)]
 pub mod parsers;
 pub(crate) mod programs;

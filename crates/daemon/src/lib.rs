@@ -4,6 +4,7 @@
 
 pub mod children;
 pub mod clock;
+pub mod dhcp;
 pub mod examine;
 pub mod kernel;
 pub mod ports;

@@ -5,16 +5,19 @@
 
 mod asks;
 mod hand;
+mod leases;
 mod names;
 mod read;
 
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use anywan_core::api::{Notice, Plan, Problem};
 use anywan_core::config::{self, Config};
-use anywan_core::engine::{Engine, Event, Happening};
+use anywan_core::engine::{Engine, Event, Happening, KeptLease};
 use anywan_core::names::Family;
 use anywan_core::observed::ChildEnd;
 use anywan_core::steps::{ProbeResult, Step};
@@ -24,6 +27,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use crate::children::Children;
 use crate::clock::Clock;
+use crate::dhcp::{Dhcp, Heard};
 use crate::kernel::{Destroyed, Hints, Kernel, Monitor};
 use crate::probe::Prober;
 use crate::serve::{Reloaded, Request, RequestKind, Server};
@@ -83,8 +87,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let kernel = Kernel::open(&options.state_dir)?;
     let children = Children::open(&options.socket, &options.state_dir);
     let (prober, results) = Prober::new();
+    let (dhcp, heard) = Dhcp::new();
     let clock = kernel.clock();
-    let engine = Engine::new(config, &state.kept());
+    let mut engine = Engine::new(config, &state.kept());
+    let kept = state.leases(&clock);
+    engine.resume(kept.clone(), RandomState::new().hash_one(std::process::id()));
     let (answers_to, answers) = mpsc::channel(names::ANSWERS_MAX);
     let (notices, _) = broadcast::channel(NOTICES_MAX);
     let waking = Waking::new(mark_field.ask());
@@ -95,6 +102,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         children,
         prober,
         answers: answers_to,
+        dhcp,
+        leases: kept,
         clock,
         state,
         notices,
@@ -113,7 +122,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // Also when nothing can be steered yet: a boot does not wait for somebody to plug in a WAN.
     daemon.systemd.status(daemon.engine.summary(), daemon.clock.now());
     daemon.systemd.ready(daemon.clock.now());
-    let ended = daemon.watch(signals, monitor, ends, (results, answers), requests).await;
+    let inbox = Inbox { results, answers, heard, requests };
+    let ended = daemon.watch(signals, monitor, ends, inbox).await;
     server.stop().await;
     ended
 }
@@ -123,8 +133,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 /// # Errors
 /// When a daemon is running, or something of ours could not be taken out.
 pub fn take_down(options: &Options) -> anyhow::Result<()> {
-    let _state = StateDir::open(&options.state_dir)?;
+    let state = StateDir::open(&options.state_dir)?;
     let mut kernel = Kernel::open(&options.state_dir)?;
+    leases::give_back(&state, &mut kernel)?;
     let (mut children, clock) =
         (Children::open(&options.socket, &options.state_dir), kernel.clock());
     let mut failures = Vec::new();
@@ -205,6 +216,9 @@ struct Daemon {
     prober: Prober,
     /// Where the answers of resolvers come in.
     answers: mpsc::Sender<Event>,
+    dhcp: Dhcp,
+    /// As they were kept last.
+    leases: BTreeMap<String, KeptLease>,
     clock: Clock,
     state: StateDir,
     notices: broadcast::Sender<Notice>,
@@ -217,6 +231,14 @@ struct Daemon {
     unread: bool,
     /// When the CPUs' work is to be looked at again.
     cpus_at: Option<Moment>,
+}
+
+/// What reaches the loop from tasks.
+struct Inbox {
+    results: mpsc::Receiver<ProbeResult>,
+    answers: mpsc::Receiver<Event>,
+    heard: mpsc::Receiver<Heard>,
+    requests: mpsc::Receiver<Request>,
 }
 
 struct Signals {
@@ -241,9 +263,9 @@ impl Daemon {
         mut signals: Signals,
         mut monitor: Monitor,
         mut ends: Destroyed,
-        (mut results, mut answers): (mpsc::Receiver<ProbeResult>, mpsc::Receiver<Event>),
-        mut requests: mpsc::Receiver<Request>,
+        inbox: Inbox,
     ) -> anyhow::Result<()> {
+        let Inbox { mut results, mut answers, mut heard, mut requests } = inbox;
         let mut reread_at = self.clock.now() + REREAD;
         while !self.engine.left() {
             let engine = self.engine.poll_deadline();
@@ -264,6 +286,7 @@ impl Daemon {
                 ended = self.children.ended() => self.hear_of_children(ended),
                 Some(result) = results.recv() => self.handle(Event::Probe(result)),
                 Some(answer) = answers.recv() => self.handle(answer),
+                Some((wan, news)) = heard.recv() => self.handle(Event::Dhcp { wan, news }),
                 _ = signals.hangup.recv() => {
                     // What is wrong is in the log and among the problems.
                     let _ = self.reload();
@@ -316,6 +339,7 @@ impl Daemon {
             }
         }
         self.ask_all();
+        self.mind_leases();
         self.tell();
     }
 

@@ -2,14 +2,20 @@
 //! that retire or are drained. Without it anywan still routes; it only forgets between runs, and
 //! says so.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use anywan_core::engine::KeptLease;
 use anywan_core::facts::Kept;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::clock::Clock;
 
 /// A file larger than this is not ours: a retiring WAN takes about 1 KiB, and there are 62.
 const KEPT_BYTES_MAX: u64 = 64 * 1024;
@@ -46,6 +52,15 @@ pub fn read(directory: &Path) -> Kept {
             Kept::default()
         }
     }
+}
+
+/// A lease as it is kept: with the wall clock's time, as nothing else outlives a run.
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredLease {
+    #[serde(flatten)]
+    kept: KeptLease,
+    /// When it is over, in seconds since 1970; `None`: never.
+    ends: Option<u64>,
 }
 
 /// The state directory, locked for as long as this lives.
@@ -89,9 +104,51 @@ impl StateDir {
         if self.kept() == *kept {
             return Ok(());
         }
-        let (new, path) = (self.path.join("wans.json.new"), self.path.join("wans.json"));
+        self.replace("wans.json", &serde_json::to_vec_pretty(kept)?)
+    }
+
+    /// The leases that the last run had, as far as they are not over.
+    pub fn leases(&self, clock: &Clock) -> BTreeMap<String, KeptLease> {
+        let path = self.path.join("leases.json");
+        let fits = fs::metadata(&path).is_ok_and(|m| m.len() <= KEPT_BYTES_MAX);
+        let text = if fits { fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        let stored: BTreeMap<String, StoredLease> =
+            serde_json::from_slice(&text).unwrap_or_default();
+        let now = clock.unix();
+        let alive = stored.into_iter().filter(|(_, s)| s.ends.is_none_or(|ends| ends > now));
+        alive
+            .map(|(name, StoredLease { mut kept, ends })| {
+                let left = ends.map(|ends| Duration::from_secs(ends.saturating_sub(now)));
+                kept.lease.until = left.map(|left| clock.now() + left);
+                (name, kept)
+            })
+            .collect()
+    }
+
+    /// Keeps leases for the next run.
+    ///
+    /// # Errors
+    /// When they cannot be written; the old ones are then still there.
+    pub fn keep_leases(
+        &self,
+        leases: &BTreeMap<String, KeptLease>,
+        clock: &Clock,
+    ) -> io::Result<()> {
+        let stored: BTreeMap<&String, StoredLease> = leases
+            .iter()
+            .map(|(name, kept)| {
+                let ends =
+                    kept.lease.until.map(|until| clock.unix() + clock.until(until).as_secs());
+                (name, StoredLease { kept: kept.clone(), ends })
+            })
+            .collect();
+        self.replace("leases.json", &serde_json::to_vec_pretty(&stored)?)
+    }
+
+    fn replace(&self, name: &str, text: &[u8]) -> io::Result<()> {
+        let (new, path) = (self.path.join(format!("{name}.new")), self.path.join(name));
         let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec_pretty(kept)?)?;
+        file.write_all(text)?;
         file.sync_all()?;
         fs::rename(new, path)
     }

@@ -1,4 +1,5 @@
-//! A real DHCP server (dnsmasq) in an ISP and a real client (udhcpc) in the router.
+//! A real DHCP server (dnsmasq) in an ISP, and a real client (udhcpc) in the router where the daemon
+//! is not to be the client itself.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -20,6 +21,9 @@ pub struct Dhcp {
     server: Option<Running>,
     isp: Netns,
     dir: TempDir,
+    /// What else the server is told to say: options in dnsmasq's own words.
+    more: Vec<String>,
+    offered: (Ipv4Addr, Ipv4Addr),
 }
 
 /// What udhcpc runs at each change, as distributions' own scripts do.
@@ -43,9 +47,7 @@ impl Dhcp {
         address: Ipv4Addr,
         gateway: Ipv4Addr,
     ) -> Result<Dhcp> {
-        let isp = topology.isp(number).clone();
-        let mut dhcp = Dhcp { client: None, server: None, isp, dir: TempDir::new()? };
-        dhcp.offer(address, gateway)?;
+        let mut dhcp = Dhcp::server(topology, number, address, gateway)?;
         let script = dhcp.dir.join("script");
         fs::write(&script, SCRIPT.replace("METRIC", &(100 + number).to_string()))?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
@@ -56,9 +58,63 @@ impl Dhcp {
         Ok(dhcp)
     }
 
+    /// Only a server at the ISP of WAN `number`.
+    pub fn server(
+        topology: &Topology,
+        number: usize,
+        address: Ipv4Addr,
+        gateway: Ipv4Addr,
+    ) -> Result<Dhcp> {
+        Dhcp::with(topology, number, Vec::new(), (address, gateway))
+    }
+
+    /// A server whose only address is kept for the client with this hardware address.
+    pub fn server_for(
+        topology: &Topology,
+        number: usize,
+        mac: &str,
+        address: Ipv4Addr,
+        gateway: Ipv4Addr,
+    ) -> Result<Dhcp> {
+        let more = vec![format!("--dhcp-host={mac},{address}")];
+        Dhcp::with(topology, number, more, (address, gateway))
+    }
+
+    fn with(
+        topology: &Topology,
+        number: usize,
+        more: Vec<String>,
+        offered: (Ipv4Addr, Ipv4Addr),
+    ) -> Result<Dhcp> {
+        let isp = topology.isp(number).clone();
+        let dir = TempDir::new()?;
+        let mut dhcp = Dhcp { client: None, server: None, isp, dir, more, offered };
+        dhcp.offer(offered.0, offered.1)?;
+        Ok(dhcp)
+    }
+
+    /// Has clients renew after so many seconds, and ask any server after so many.
+    pub fn renew_after(&mut self, renew: u32, rebind: u32) -> Result<()> {
+        self.say([("T1", renew.to_string()), ("T2", rebind.to_string())])
+    }
+
+    /// Gives static routes: destinations and routers, between commas.
+    pub fn static_routes(&mut self, list: &str) -> Result<()> {
+        self.say([("classless-static-route", list.to_owned())])
+    }
+
+    /// Says these options too, from now on.
+    fn say<const N: usize>(&mut self, options: [(&str, String); N]) -> Result<()> {
+        let options = options.map(|(name, value)| format!("--dhcp-option=option:{name},{value}"));
+        self.more.extend(options);
+        let (address, gateway) = self.offered;
+        self.offer(address, gateway)
+    }
+
     /// Offers another address and gateway from now on. The client learns it when it renews.
     pub fn offer(&mut self, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
         self.server = None;
+        self.offered = (address, gateway);
         self.isp.ip_batch(&format!("addr replace {gateway}/24 dev lan"))?;
         let (leases, pid) = (text(&self.dir.join("leases")), text(&self.dir.join("pid")));
         let args = [
@@ -77,7 +133,7 @@ impl Dhcp {
             format!("--dhcp-leasefile={leases}"),
             format!("--pid-file={pid}"),
         ];
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let args: Vec<&str> = args.iter().chain(&self.more).map(String::as_str).collect();
         let server = self.isp.spawn(&args, Some(&self.dir.join("log")));
         self.server = Some(server.context("hint: apt-get install dnsmasq-base")?);
         Ok(())

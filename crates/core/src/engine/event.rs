@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::DhcpNews;
 use crate::api::Problem;
 use crate::config::Config;
 use crate::names::{Family, IfIndex, Mac, RulePriority, WanId};
@@ -120,6 +121,13 @@ pub enum Event {
         family: Family,
         /// How many there were.
         flows: u64,
+    },
+    /// What a DHCP server, or somebody who has an address already, said on a WAN's link.
+    Dhcp {
+        /// The WAN.
+        wan: WanId,
+        /// What was heard.
+        news: DhcpNews,
     },
     /// Somebody takes a WAN out of service, or puts it back.
     Drain {

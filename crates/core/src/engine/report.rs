@@ -207,6 +207,7 @@ impl Engine {
             return vec![problem("wan.interface-missing", &at, &what, hint)];
         }
         let mut problems = self.interface_doubts(wan, &at);
+        problems.extend(self.dhcp_problems(wan, *id, &at));
         for family in Family::BOTH {
             let reason = self.sides.get(id).map_or("", |s| s.get(family).reason());
             let waits = matches!(obstacle(family), Some(Obstacle::NoAddress | Obstacle::NoGateway));

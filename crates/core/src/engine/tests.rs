@@ -28,6 +28,8 @@ struct World {
     woken: Vec<(WanId, Family)>,
     refused: Vec<TcpFlow>,
     released: Vec<(WanId, Family)>,
+    /// What DHCP clients had to say.
+    said: Vec<crate::dhcp::Order>,
     answers: VecDeque<(Moment, ProbeResult)>,
     /// How many flows a retiring WAN still has.
     flows: u64,
@@ -147,6 +149,7 @@ impl World {
             woken: Vec::new(),
             refused: Vec::new(),
             released: Vec::new(),
+            said: Vec::new(),
             answers: VecDeque::new(),
             flows: 0,
             searches: 0,
@@ -229,6 +232,7 @@ impl World {
             }
             // Nobody serves names here.
             Ask::Consult(_) => {}
+            Ask::Dhcp { order, .. } => self.said.push(order),
             Ask::Refuse { flows } => self.refused.extend(flows),
             Ask::Release { wan, family, .. } => {
                 self.released.push((wan, family));

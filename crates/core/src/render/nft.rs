@@ -431,7 +431,8 @@ fn base_chains(text: &mut String, shape: &Shape) {
         for (name, hook, from) in
             [("alias_from_lan", "prerouting", "iif @lans "), ("alias_from_here", "output", "")]
         {
-            let base = format!("type nat hook {hook} priority dstnat - 10; policy accept;");
+            // Right before others' dstnat, a word that nft does not know for both hooks.
+            let base = format!("type nat hook {hook} priority -110; policy accept;");
             chain(text, name, &[base, format!("{from}{behind}")]);
         }
     }

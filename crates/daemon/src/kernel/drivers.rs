@@ -48,7 +48,7 @@ fn driver(name: &str) -> Option<String> {
         return None;
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed() as libc::c_char;
+        *to = from as libc::c_char;
     }
     request.ifr_ifru.ifru_data = (&raw mut info).cast();
     // SAFETY: the kernel writes at most a `struct ethtool_drvinfo`, which `info` is, and both live

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use anywan_core::dhcp::Port;
 use anywan_core::engine::Event;
 use anywan_core::names::Mark;
 use anywan_core::observed::TcpFlow;
@@ -93,6 +94,12 @@ impl Daemon {
                 return;
             }
             Ask::Consult(probe) => return self.consult(probe),
+            Ask::Dhcp { wan, device, mac, order } => {
+                if let Err(error) = self.dhcp.carry_out(wan, Port { device, mac }, &order) {
+                    tracing::debug!(%error, "a DHCP client could not speak");
+                }
+                return;
+            }
             Ask::CountTraffic => self.kernel.traffic().map(Event::Traffic),
             Ask::CountFlows { wan, mark: (mark, mask) } => {
                 let count = self.kernel.count_flows(mark, mask);

@@ -16,10 +16,11 @@ fn addressed(topology: &Topology, list: &str) -> Config {
     Config::of(topology).wan(2, |wan| wan.more.push(("address".to_owned(), list.to_owned())))
 }
 
-/// The addresses of an interface with our tag.
+/// The addresses of an interface, but for the stranger's.
 fn ours(space: &Netns, dev: &str) -> Result<Vec<String>> {
-    let text = space.run(&format!("ip -o address show dev {dev} proto 87"))?;
-    Ok(text.lines().filter_map(|l| l.split_whitespace().nth(3).map(str::to_owned)).collect())
+    let text = space.run(&format!("ip -o address show dev {dev} scope global"))?;
+    let ours = text.lines().filter(|line| !line.contains("203.0.113.9"));
+    Ok(ours.filter_map(|l| l.split_whitespace().nth(3).map(str::to_owned)).collect())
 }
 
 fn wait_ours(space: &Netns, expected: &[&str]) -> Result<()> {

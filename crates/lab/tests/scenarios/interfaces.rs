@@ -1,12 +1,14 @@
 //! Interfaces that are meant by their hardware, under whatever name and index.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use anywan_lab::{Config, Daemon, Family, Fault, Netns, Proto, Spec, Topology, until};
 
 use crate::common::{DEADLINE, ensure_all_kept, ensure_nothing_wrong, flows_of_every_kind, talk};
 
 fn mac(space: &Netns, dev: &str) -> Result<String> {
-    Ok(space.run(&format!("cat /sys/class/net/{dev}/address"))?.trim().to_owned())
+    let text = space.run(&format!("ip -o link show dev {dev}"))?;
+    let mut words = text.split_whitespace().skip_while(|word| *word != "link/ether");
+    Ok(words.nth(1).context("an Ethernet interface")?.to_owned())
 }
 
 fn ensure_used(topology: &Topology, number: usize) -> Result<()> {

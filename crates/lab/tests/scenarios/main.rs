@@ -20,6 +20,7 @@ mod flapping;
 mod inbound;
 mod interfaces;
 mod keeping;
+mod leases;
 mod linger;
 mod many;
 mod names;

@@ -86,7 +86,9 @@ fn the_pages_of_twins_are_both_reached_by_their_aliases() -> Result<()> {
             for client in [topology.client(1), topology.router_client()] {
                 for proto in [Proto::Tcp, Proto::Udp] {
                     let at = |n| client.clone().to(vec![SocketAddr::new(alias(n).into(), ECHO)]);
-                    let seen = at(there).reach(proto, Family::V4)?;
+                    let seen = at(there)
+                        .reach(proto, Family::V4)
+                        .with_context(|| format!("from {}, wan{there}", client.space().name()))?;
                     ensure!(Some(seen) == topology.wan(there).own(Family::V4), "{seen}");
                     let quick = at(5 - there).timeout(Duration::from_millis(300));
                     ensure!(quick.reach(proto, Family::V4).is_err(), "the other answers");
