@@ -67,9 +67,11 @@ pub fn known(
             .filter(|((wan, _), rank)| *wan == id && **rank == Rank::Own)
             .map(|((_, address), _)| *address)
             .collect();
+        let leased = observed.leases.get(&id).map(|lease| lease.dns.iter());
+        let leased = leased.map(|dns| dns.copied().map(IpAddr::V4).collect::<Vec<IpAddr>>());
         let told = observed.resolvers.by_wan.get(&wan.name);
         let seen = observed.resolvers.by_interface.get(&wan.interface);
-        let lists = [Some(&wan.dns), told, seen].into_iter().flatten();
+        let lists = [Some(&wan.dns), leased.as_ref(), told, seen].into_iter().flatten();
         let mut any = lists.into_iter().any(|list| put(list, Rank::Own));
         if !any && dns.upstreams.is_empty() {
             any = put(&gateways(facts.get(&id)), Rank::Own);

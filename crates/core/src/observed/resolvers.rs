@@ -1,5 +1,5 @@
-//! Which resolvers somebody was told of together with an address. The one place where sources meet:
-//! our own clients know the WAN, whoever else manages an interface knows only that.
+//! Which resolvers somebody was told of together with an address: our own pppd knows the WAN, whoever
+//! else manages an interface knows only that. What our DHCP client was told is in the lease.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Resolvers, in the order in which they were given.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Resolvers {
-    /// Told to our own DHCP client or to a pppd of ours, by the WAN's name.
+    /// Told to a pppd of ours, by the WAN's name.
     pub by_wan: BTreeMap<String, Vec<IpAddr>>,
     /// Told to whoever else manages an interface (a lease, a router advertisement), by its name.
     pub by_interface: BTreeMap<String, Vec<IpAddr>>,
