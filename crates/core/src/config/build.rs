@@ -93,7 +93,9 @@ impl Layers<'_> {
             | Value::Flag(_)
             | Value::Time(_)
             | Value::Bytes(_)
-            | Value::Targets(_) => None,
+            | Value::Targets(_)
+            | Value::Texts(_)
+            | Value::Secret(_) => None,
         }
     }
 }

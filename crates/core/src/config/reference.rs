@@ -42,6 +42,9 @@ const TOGETHER: &str = "
 - A WAN uses at least one of IPv4 and IPv6.
 - `[wan.health]` stands below its `[[wan]]`, and replaces `[health]` key by key. An empty list of
   targets asks nobody: the WAN is then judged by link, address and gateway alone.
+- `[wan.ppp]` stands below its `[[wan]]` too, and has either `device` or `pppoe`. The WAN's
+  `interface` is the line's own, so no LAN's and no other WAN's; `gateway6 = \"off\"` asks the far end
+  for IPv4 alone.
 ";
 
 /// The reference, as Markdown that ends with a newline.
@@ -95,6 +98,12 @@ fn takes(kind: &Kind) -> String {
         }
         Kind::Targets => format!("a list of at most {MAX_TARGETS} targets"),
         Kind::Mask => "a mask, hexadecimal in quotes, or a whole number".to_owned(),
+        Kind::Text { max } => format!("a text, {max} bytes at most"),
+        Kind::Texts { max, each } => format!("a list of at most {max} texts, {each} bytes each"),
+        Kind::Secret { digits: true } => "4 to 8 digits in quotes".to_owned(),
+        Kind::Secret { digits: false } => "a text, 200 bytes at most; never shown".to_owned(),
+        Kind::Path { below } => format!("a path that begins with `{below}`"),
+        Kind::Port => "a place on USB".to_owned(),
     }
 }
 
@@ -122,7 +131,12 @@ fn meanings(key: &Key) -> String {
         | Kind::Number { .. }
         | Kind::Flag
         | Kind::Targets
-        | Kind::Mask => return String::new(),
+        | Kind::Mask
+        | Kind::Text { .. }
+        | Kind::Texts { .. }
+        | Kind::Secret { .. }
+        | Kind::Path { .. }
+        | Kind::Port => return String::new(),
     };
     let meanings: Vec<String> =
         words.iter().map(|word| format!("`\"{}\"`: {}", word.0, word.1)).collect();

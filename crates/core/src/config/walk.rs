@@ -24,6 +24,8 @@ pub(super) struct Draft {
     pub(super) wans: Vec<Fields>,
     /// The `[wan.health]` of each WAN.
     pub(super) wan_health: Vec<Fields>,
+    /// The `[wan.ppp]` of each WAN.
+    pub(super) wan_ppp: Vec<Fields>,
     pub(super) health: Fields,
     pub(super) router: Fields,
 }
@@ -62,8 +64,15 @@ impl Fields {
             | Value::Time(_)
             | Value::Bytes(_)
             | Value::Address(_)
-            | Value::Targets(_) => None,
+            | Value::Targets(_)
+            | Value::Texts(_)
+            | Value::Secret(_) => None,
         }
+    }
+
+    /// Whether the section is there.
+    pub(super) fn is_there(&self) -> bool {
+        self.span != (0..0)
     }
 
     /// The place of a value, or of the header where it is not given.
@@ -83,6 +92,7 @@ pub(super) fn walk(document: &Document<'_>, faults: &mut Faults) -> Draft {
         top,
         lans: lans.iter().map(|row| walk.fields("lan", row)).collect(),
         wan_health: wans.iter().map(|row| walk.inner("wan.health", row)).collect(),
+        wan_ppp: wans.iter().map(|row| walk.inner("wan.ppp", row)).collect(),
         wans: wans.iter().map(|row| walk.fields("wan", row)).collect(),
         health: walk.top("health"),
         router: walk.top("router"),
@@ -332,25 +342,25 @@ fn homes(typed: &str) -> Vec<String> {
 
 /// The key or section that an unknown one was probably meant to be.
 fn meant(path: &str, typed: &str) -> Option<&'static str> {
-    if !homes(typed).is_empty() {
-        return None;
-    }
     let keys = keys::section(path).map_or(&[][..], |section| section.keys);
+    let also_called = keys.iter().find(|key| key.aliases.contains(&typed)).map(|key| key.name);
+    if also_called.is_some() || !homes(typed).is_empty() {
+        return also_called;
+    }
     let names = keys.iter().map(|key| key.name).chain(keys::children(path).map(Section::name));
     nearest(typed, names)
-        .or_else(|| keys.iter().find(|key| key.aliases.contains(&typed)).map(|key| key.name))
 }
 
 fn advice(path: &str, typed: &str) -> String {
-    let homes = homes(typed);
-    if !homes.is_empty() {
-        return format!("`{typed}` belongs {}", homes.join(" or "));
-    }
     if let Some(near) = meant(path, typed) {
         return match keys::children(path).find(|section| section.name() == near) {
             Some(section) => format!("did you mean {}?", section.header()),
             None => format!("did you mean `{near}`?"),
         };
+    }
+    let homes = homes(typed);
+    if !homes.is_empty() {
+        return format!("`{typed}` belongs {}", homes.join(" or "));
     }
     let keys = keys::section(path).map_or(&[][..], |section| section.keys);
     let known: Vec<String> = keys
