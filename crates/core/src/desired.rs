@@ -2,6 +2,7 @@
 //! do the work. In: configuration, facts, choice, and what was observed. Out: [`Desired`],
 //! compared with [`Observed`] by `steps`. Nothing is remembered here.
 
+mod children;
 mod cpu;
 mod maps;
 mod routing;
@@ -19,6 +20,7 @@ use crate::facts::{Numbers, WanFacts, numbered_all};
 use crate::names::{Family, MarkField, PROTOCOL, TableId, WanId};
 use crate::observed::{CpuFile, Elements, Observed, Route, Rule};
 
+pub use children::{Program, Text};
 pub use cpu::{spread as spread_over_cpus, watched as watched_interfaces, yields};
 pub use slots::SLOTS;
 pub use sysctl::watched as watched_sysctls;
@@ -47,6 +49,8 @@ pub struct Desired {
     pub parting: BTreeSet<Route>,
     /// Our nftables table; `None`: there must be none.
     pub table: Option<Table>,
+    /// The programs that should run, by our name for each.
+    pub children: BTreeMap<String, Program>,
 }
 
 /// Our nftables table as it should be.
@@ -104,7 +108,8 @@ pub struct Basis<'a> {
     pub observed: &'a Observed,
 }
 
-/// Works out what the kernel should look like.
+/// Works out what the kernel should look like. The programs that should run are the engine's to
+/// add: their texts are rendered, and one that just ended has to wait.
 pub fn desire(basis: Basis<'_>) -> Desired {
     Desired {
         routes: routing::routes(basis),
@@ -115,6 +120,7 @@ pub fn desire(basis: Basis<'_>) -> Desired {
         restore_cpus: cpu::obsolete(basis),
         parting: BTreeSet::new(),
         table: Some(Table { shape: shape(basis), maps: maps::maps(basis) }),
+        children: BTreeMap::new(),
     }
 }
 

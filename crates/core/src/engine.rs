@@ -2,9 +2,11 @@
 //! the decision is worked out anew from all of them in [`Engine::advance`], so losing or
 //! repeating an event changes nothing. Does nothing by itself and does not know the time.
 
+mod children;
 mod drain;
 mod drill;
 mod evacuate;
+mod event;
 mod linger;
 mod plan;
 mod report;
@@ -13,23 +15,21 @@ mod watch;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::api::{Problem, State};
 use crate::choose::{Choice, Sides, choose};
 use crate::config::{Config, Kind, Wan};
 use crate::desired::{self, Basis, Desired};
 use crate::facts::{self, Kept, Numbers, Obstacle, WanFacts};
 use crate::health::Side;
-use crate::names::{Family, IfIndex, Mac, PerFamily, RulePriority, WanId};
-use crate::observed::{
-    Address, Cpus, Key, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
-};
-use crate::steps::{Ask, ProbeResult, Step};
+use crate::names::{Family, PerFamily, WanId};
+use crate::observed::{Key, Observed};
+use crate::steps::{Ask, Step};
 use crate::time::Moment;
 
+use children::Ends;
 use drill::Drill;
 use evacuate::Evacuations;
+pub use event::{Event, Happening};
 use linger::Lingering;
 use plan::Attempts;
 use watch::Watch;
@@ -38,141 +38,6 @@ use watch::Watch;
 const NOTICES_MAX: usize = 1000;
 /// How often the flows of WANs that retire are counted.
 const FLOWS_COUNTED: Duration = Duration::from_secs(10);
-
-/// Something that happened. Facts come complete: a dump, never a difference.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Event {
-    /// All interfaces.
-    Links(BTreeMap<IfIndex, Link>),
-    /// All addresses.
-    Addresses(BTreeSet<Address>),
-    /// All default routes of main and of ours.
-    Routes(BTreeSet<Route>),
-    /// All ip rules.
-    Rules {
-        /// Ours.
-        ours: BTreeSet<Rule>,
-        /// Where those of others stand.
-        foreign: BTreeSet<(Family, RulePriority)>,
-    },
-    /// All neighbours with a hardware address.
-    Neighbours(BTreeMap<Neighbour, Mac>),
-    /// The parameters of [`Engine::watched_sysctls`], and what we changed them from.
-    Sysctls {
-        /// Their present values.
-        now: BTreeMap<String, String>,
-        /// The values before ours, of those that we changed.
-        before: BTreeMap<String, String>,
-    },
-    /// The CPUs, and the queues and interrupts of [`Engine::watched_interfaces`]. Not waited for:
-    /// traffic is steered before it is spread.
-    Cpus(Cpus),
-    /// Our nftables table.
-    Nft(Nft),
-    /// The fate of a probe.
-    Probe(ProbeResult),
-    /// What the WANs' flows have sent and got so far.
-    Traffic(BTreeMap<(WanId, Family), Traffic>),
-    /// A step could not be carried out.
-    StepFailed {
-        /// The step.
-        step: Step,
-        /// Why.
-        error: String,
-    },
-    /// An evacuation was carried out.
-    Evacuated {
-        /// The WAN.
-        wan: WanId,
-        /// The family.
-        family: Family,
-        /// How many flows were deleted.
-        deleted: u64,
-    },
-    /// The clients of a lost WAN's TCP flows were woken.
-    Woken {
-        /// The WAN.
-        wan: WanId,
-        /// The family.
-        family: Family,
-        /// How many flows it still had.
-        flows: u64,
-    },
-    /// The kernel has deleted the entries of TCP flows that were not over.
-    Gone(Vec<TcpFlow>),
-    /// Flows that began while our table was gone were looked for.
-    Untranslated {
-        /// The family.
-        family: Family,
-        /// How many flows were deleted.
-        deleted: u64,
-    },
-    /// The flows of a retiring WAN were counted.
-    Flows {
-        /// The WAN.
-        wan: WanId,
-        /// How many it has, of both families.
-        count: u64,
-    },
-    /// Flows that had lingered were told to start anew.
-    Released {
-        /// The WAN.
-        wan: WanId,
-        /// The family.
-        family: Family,
-        /// How many there were.
-        flows: u64,
-    },
-    /// Somebody takes a WAN out of service, or puts it back.
-    Drain {
-        /// The WAN.
-        wan: WanId,
-        /// Whether it is out of service.
-        drained: bool,
-    },
-    /// Somebody begins a drill that [`Engine::plan_drill`] allows.
-    Drill {
-        /// The WAN to cut off.
-        wan: WanId,
-        /// For how long, unless [`Event::DrillOver`] comes before.
-        span: Duration,
-    },
-    /// The drill is to end at once; the text says why.
-    DrillOver(String),
-    /// A new configuration.
-    Config(Box<Config>),
-    /// The daemon itself has a problem (or, by the same code and place, has it no longer).
-    Problem(Problem),
-    /// That problem is over.
-    Solved {
-        /// Its code.
-        code: String,
-        /// What it was about.
-        at: String,
-    },
-    /// Take everything of ours out.
-    Leave,
-}
-
-/// Something that a person may want to follow, stamped by the daemon's clock outside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Happening {
-    /// When.
-    pub at: Moment,
-    /// `state`, `choice`, `told`, `drain`, `linger`, `drill`, `repair`, `problem`, `solved`,
-    /// `config`.
-    pub kind: &'static str,
-    /// The WAN concerned, or empty.
-    pub wan: String,
-    /// The family concerned.
-    pub family: Option<Family>,
-    /// What was.
-    pub old: String,
-    /// What is.
-    pub new: String,
-    /// Why.
-    pub reason: String,
-}
 
 /// Which parts of the facts have been read at least once: before that nothing is decided.
 #[derive(Debug, Clone, Copy, Default)]
@@ -227,6 +92,8 @@ pub struct Engine {
     /// The names of WANs taken out of service by hand.
     drained: BTreeSet<String>,
     lingering: Lingering,
+    /// Programs of ours that ended or did not start.
+    ends: Ends,
     drill: Option<Drill>,
     watch: Watch,
     /// When the flows of retiring WANs are counted next.
@@ -262,6 +129,7 @@ impl Engine {
             evacuations: Evacuations::default(),
             drained: kept.drained.clone(),
             lingering: Lingering::default(),
+            ends: Ends::default(),
             drill: None,
             watch: Watch::default(),
             next_count: Moment::default(),
@@ -350,16 +218,13 @@ impl Engine {
             }
             Event::Probe(result) => self.take_result(&result, now),
             Event::Traffic(traffic) => self.take_traffic(traffic, now),
-            Event::StepFailed { step, error } => {
-                self.attempts.failed(&step, error);
-                self.stale = true;
+            Event::Children(children) => {
+                self.stale |= replace(&mut self.observed.children, children);
             }
-            Event::Evacuated { wan, family, deleted } => {
-                self.evacuated(wan, family, deleted, now);
-            }
-            Event::Woken { wan, family, flows } => {
-                self.woken(wan, family, flows, now);
-            }
+            Event::ChildEnded(end) => self.child_ended(&end, now),
+            Event::StepFailed { step, error } => self.step_failed(&step, error, now),
+            Event::Evacuated { wan, family, deleted } => self.evacuated(wan, family, deleted, now),
+            Event::Woken { wan, family, flows } => self.woken(wan, family, flows, now),
             Event::Gone(flows) => self.evacuations.gone(flows, now),
             Event::Untranslated { family, deleted } => {
                 self.evacuations.searched(family, deleted, now);
@@ -370,17 +235,11 @@ impl Engine {
             Event::Drill { wan, span } => self.begin_drill(wan, span, now),
             Event::DrillOver(reason) => self.end_drill(&reason, now),
             Event::Config(config) => self.reconfigure(*config, now),
-            Event::Problem(problem) => {
-                self.reported.insert((problem.code.clone(), problem.at.clone()), problem);
-                self.stale = true;
-            }
+            Event::Problem(problem) => self.take_problem(problem),
             Event::Solved { code, at } => {
                 self.stale |= self.reported.remove(&(code, at)).is_some();
             }
-            Event::Leave => {
-                self.leaving = true;
-                self.stale = true;
-            }
+            Event::Leave => (self.leaving, self.stale) = (true, true),
         }
     }
 
@@ -397,6 +256,7 @@ impl Engine {
             self.wake_sides(now);
         }
         self.mind_drill(now);
+        self.mind_ends(now);
         if self.stale || self.doubtful || self.attempts.due(now) {
             self.decide(now);
         }
@@ -429,7 +289,7 @@ impl Engine {
         if self.left {
             return None;
         }
-        let attempts = self.attempts.deadline();
+        let attempts = self.attempts.deadline().into_iter().chain(self.ends.deadline()).min();
         if self.leaving {
             return attempts;
         }

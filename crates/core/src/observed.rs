@@ -1,6 +1,7 @@
 //! What the world says, as sorted sets of plain values: read by the daemon, compared here, never
 //! remembered from what we once did. In: dumps of the kernel. Out: facts for every room above.
 
+mod children;
 mod cpu;
 mod flows;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Family, IfIndex, Mac, RulePriority, TableId};
 
+pub use children::{ChildEnd, Running};
 pub use cpu::{Core, CpuFile, CpuSet, Cpus, Irq, Nic};
 pub use flows::{TcpFlow, Traffic};
 
@@ -38,6 +40,9 @@ pub struct Observed {
     pub cpus: Cpus,
     /// Our nftables table.
     pub nft: Nft,
+    /// The programs that we run for ourselves, by our name for each.
+    #[serde(default)]
+    pub children: BTreeMap<String, Running>,
 }
 
 /// One network interface.

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Target;
+use crate::desired::Program;
 use crate::names::{Family, IfIndex, Mark, WanId};
 use crate::observed::{
     CpuFile, Elements, Key, Observed, Route, Rule, RuleAction, Structure, TcpFlow,
@@ -73,6 +74,32 @@ pub enum Step {
     AddRule(Rule),
     /// Deletes a rule.
     DeleteRule(Rule),
+    /// Starts a program of ours.
+    StartChild {
+        /// Our name for it.
+        name: String,
+        /// The program.
+        program: Program,
+    },
+    /// Has a program of ours read its files again, which are written anew.
+    ReloadChild {
+        /// Our name for it.
+        name: String,
+        /// The program.
+        program: Program,
+    },
+    /// Asks a program of ours to end; one that does not is killed. Nobody waits for it.
+    StopChild {
+        /// Our name for it.
+        name: String,
+    },
+}
+
+impl Step {
+    /// Whether it is about programs of ours, not about the kernel.
+    pub fn is_of_children(&self) -> bool {
+        matches!(self, Step::StartChild { .. } | Step::ReloadChild { .. } | Step::StopChild { .. })
+    }
 }
 
 /// One change of one map.
@@ -264,6 +291,10 @@ pub fn expect(observed: &mut Observed, step: &Step) {
         Step::DeleteRule(rule) => {
             observed.rules.remove(rule);
         }
+        Step::StartChild { name, program } | Step::ReloadChild { name, program } => {
+            observed.children.insert(name.clone(), program.running());
+        }
+        Step::StopChild { name } => drop(observed.children.remove(name)),
     }
 }
 
@@ -298,6 +329,9 @@ impl fmt::Display for Step {
             Step::DeleteRoute(route) => write!(f, "delete {route}"),
             Step::AddRule(rule) => write!(f, "add {rule}"),
             Step::DeleteRule(rule) => write!(f, "delete {rule}"),
+            Step::StartChild { name, .. } => write!(f, "start {name}"),
+            Step::ReloadChild { name, .. } => write!(f, "have {name} read its files again"),
+            Step::StopChild { name } => write!(f, "stop {name}"),
         }
     }
 }

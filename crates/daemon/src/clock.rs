@@ -41,7 +41,8 @@ impl Clock {
     }
 }
 
-fn since_boot() -> Duration {
+/// The time since the machine was started, its sleep included.
+pub(crate) fn since_boot() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
     Duration::new(
         u64::try_from(time.tv_sec).unwrap_or_default(),

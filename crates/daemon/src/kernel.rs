@@ -91,7 +91,7 @@ impl Kernel {
     }
 
     /// Everything at once, with the kernel parameters of these paths, and nothing from memory; of
-    /// the CPUs only what goes back to what it was.
+    /// the CPUs only what goes back to what it was, and no programs.
     pub fn observe<P: AsRef<str>>(
         &mut self,
         sysctls: impl IntoIterator<Item = P>,
@@ -108,6 +108,7 @@ impl Kernel {
             sysctls_before: self.sysctls_before().clone(),
             cpus: self.cpus(&BTreeSet::new())?,
             nft: self.nft()?,
+            children: BTreeMap::new(),
         })
     }
 
@@ -199,6 +200,8 @@ impl Kernel {
             Step::DeleteRoute(route) => routes::delete(&mut self.route, route),
             Step::AddRule(rule) => rules::add(&mut self.route, rule),
             Step::DeleteRule(rule) => rules::delete(&mut self.route, rule),
+            // Programs are no part of the kernel.
+            Step::StartChild { .. } | Step::ReloadChild { .. } | Step::StopChild { .. } => Ok(()),
         }
     }
 

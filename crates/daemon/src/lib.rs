@@ -2,6 +2,7 @@
 //! and answers on a socket. A library with a thin binary, so that tests can use its parts.
 //! Which WAN is used is never decided here.
 
+pub mod children;
 pub mod clock;
 pub mod examine;
 pub mod kernel;

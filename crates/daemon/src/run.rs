@@ -5,6 +5,7 @@
 
 mod asks;
 mod hand;
+mod read;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,13 +15,15 @@ use anywan_core::api::{Notice, Plan, Problem};
 use anywan_core::config::{self, Config};
 use anywan_core::engine::{Engine, Event, Happening};
 use anywan_core::names::Family;
+use anywan_core::observed::ChildEnd;
 use anywan_core::steps::{ProbeResult, Step};
 use anywan_core::time::Moment;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 
+use crate::children::Children;
 use crate::clock::Clock;
-use crate::kernel::{Destroyed, Hints, Kernel, KernelError, Monitor};
+use crate::kernel::{Destroyed, Hints, Kernel, Monitor};
 use crate::probe::Prober;
 use crate::serve::{Reloaded, Request, RequestKind, Server};
 use crate::state::StateDir;
@@ -28,15 +31,13 @@ use crate::systemd::Systemd;
 
 use asks::Waking;
 use hand::{Follower, gone};
+use read::touched_by;
 
 /// Full re-reads in one go until the plan settles: steps that depend on others' effects (a
 /// parameter that appears with its module) need two or three.
 const ROUNDS_MAX: usize = 6;
 /// Everything is read again this often, whether the kernel told of changes or not.
 const REREAD: Duration = Duration::from_secs(30);
-/// The CPUs' work is looked at so long after an interface came or changed: it comes with several
-/// messages, and whatever else it brings goes first.
-const CPUS_AFTER: Duration = Duration::from_millis(200);
 /// So soon after a reading that failed.
 const REREAD_FAILED: Duration = Duration::from_millis(250);
 /// Requests that wait for the loop.
@@ -79,6 +80,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mark_field = config.router.mark_field;
     let ends = Destroyed::open(mark_field.number_mask()).context("watch the ends of flows")?;
     let kernel = Kernel::open(&options.state_dir)?;
+    let children = Children::open(&options.socket);
     let (prober, results) = Prober::new();
     let clock = Clock::start();
     let engine = Engine::new(config, &state.kept());
@@ -88,6 +90,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         options,
         engine,
         kernel,
+        children,
         prober,
         clock,
         state,
@@ -119,19 +122,22 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 pub fn take_down(options: &Options) -> anyhow::Result<()> {
     let _state = StateDir::open(&options.state_dir)?;
     let mut kernel = Kernel::open(&options.state_dir)?;
+    let (mut children, clock) = (Children::open(&options.socket), Clock::start());
     let mut failures = Vec::new();
     for _ in 0..ROUNDS_MAX {
         let former: Vec<String> = kernel.sysctls_before().keys().cloned().collect();
-        let observed = kernel.observe(&former)?;
+        let mut observed = kernel.observe(&former)?;
+        observed.children = children.running();
         let desired = anywan_core::desired::nothing(&observed);
         let steps = anywan_core::steps::diff(&observed, &desired);
         if steps.is_empty() {
             return Ok(());
         }
-        failures = steps
-            .iter()
-            .filter_map(|step| kernel.apply(step).err().map(|e| format!("{step}: {}", chain(&e))))
-            .collect();
+        let mut carry_out = |step| apply(&mut kernel, &mut children, step, clock.now());
+        let outcomes = steps.iter().map(|step| (step, carry_out(step)));
+        let failed = outcomes.filter_map(|(step, done)| Some(format!("{step}: {}", done.err()?)));
+        failures = failed.collect();
+        children.wait();
     }
     bail!("not everything could be taken out:\n{}", failures.join("\n"))
 }
@@ -170,10 +176,25 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// Carries out one step; the error is told with all its causes.
+fn apply(
+    kernel: &mut Kernel,
+    children: &mut Children,
+    step: &Step,
+    now: Moment,
+) -> Result<(), String> {
+    if step.is_of_children() {
+        children.apply(step, now).map_err(|error| chain(&error))
+    } else {
+        kernel.apply(step).map_err(|error| chain(&error))
+    }
+}
+
 struct Daemon {
     options: Options,
     engine: Engine,
     kernel: Kernel,
+    children: Children,
     prober: Prober,
     clock: Clock,
     state: StateDir,
@@ -217,7 +238,13 @@ impl Daemon {
         let mut reread_at = self.clock.now() + REREAD;
         while !self.engine.left() {
             let engine = self.engine.poll_deadline();
-            let next = [engine, self.waking.next(), self.cpus_at, self.systemd.next()];
+            let next = [
+                engine,
+                self.waking.next(),
+                self.cpus_at,
+                self.children.next(),
+                self.systemd.next(),
+            ];
             let wait = next.into_iter().flatten().fold(reread_at, Moment::min);
             tokio::select! {
                 biased;
@@ -225,6 +252,7 @@ impl Daemon {
                 _ = signals.interrupt.recv() => break,
                 hints = monitor.next() => self.reread(hints),
                 gone = ends.next() => self.hear_of_ends(gone),
+                ended = self.children.ended() => self.hear_of_children(ended),
                 Some(result) = results.recv() => self.handle(Event::Probe(result)),
                 _ = signals.hangup.recv() => {
                     // What is wrong is in the log and among the problems.
@@ -250,6 +278,7 @@ impl Daemon {
             self.settle();
             self.go_on_waking();
             self.look_at_cpus();
+            self.children.mind(self.clock.now());
         }
         self.systemd.stopping(self.clock.now());
         self.end_drill("the daemon ends");
@@ -283,12 +312,20 @@ impl Daemon {
     fn carry_out(&mut self, step: Step) -> Hints {
         tracing::debug!(%step, "step");
         let touched = touched_by(&step);
-        if let Err(error) = self.kernel.apply(&step) {
-            let error = chain(&error);
+        let now = self.clock.now();
+        if let Err(error) = apply(&mut self.kernel, &mut self.children, &step, now) {
             tracing::warn!(%step, %error, "a step failed");
             self.handle(Event::StepFailed { step, error });
         }
         touched
+    }
+
+    /// Programs of ours have ended; how, where nobody had asked them to.
+    fn hear_of_children(&mut self, ended: Vec<ChildEnd>) {
+        for end in ended {
+            self.handle(Event::ChildEnded(end));
+        }
+        self.reread(Hints { children: true, ..Hints::default() });
     }
 
     /// Reads the CPUs' work if it is time, and has it spread: after everything that traffic waits
@@ -299,93 +336,6 @@ impl Daemon {
             self.reread(Hints { cpus: true, ..Hints::default() });
             self.settle();
         }
-    }
-
-    fn reread_all(&mut self) {
-        self.reread(Hints { overrun: true, ..Hints::default() });
-    }
-
-    /// Reads again what may have changed.
-    fn reread(&mut self, hints: Hints) {
-        let outcome = self.try_reread(hints);
-        // A hint that could not be followed is not forgotten: everything is read again soon.
-        self.unread = outcome.is_err() || (self.unread && !hints.overrun);
-        if let Err(error) = outcome {
-            tracing::warn!(error = %chain(&error), "the kernel could not be read");
-            self.handle(Event::Problem(Problem {
-                code: "kernel.unreadable".to_owned(),
-                at: "kernel".to_owned(),
-                what: chain(&error),
-                hint: "it is tried again; what was known last is used until then".to_owned(),
-            }));
-            return;
-        }
-        let (code, at) = ("kernel.unreadable".to_owned(), "kernel".to_owned());
-        self.handle(Event::Solved { code, at });
-    }
-
-    fn try_reread(&mut self, hints: Hints) -> Result<(), KernelError> {
-        if hints.overrun || hints.links {
-            let soon = self.clock.now() + CPUS_AFTER;
-            self.cpus_at = Some(self.cpus_at.unwrap_or(soon));
-        }
-        if hints.overrun {
-            return self.try_reread_all();
-        }
-        if hints.cpus {
-            let cpus = self.kernel.cpus(&self.engine.watched_interfaces())?;
-            self.handle(Event::Cpus(cpus));
-        }
-        if hints.links {
-            let links = self.kernel.links()?;
-            self.handle(Event::Links(links));
-        }
-        // A change of a link changes more than links.
-        if hints.links || hints.addresses {
-            let addresses = self.kernel.addresses()?;
-            self.handle(Event::Addresses(addresses));
-        }
-        if hints.links || hints.addresses || hints.routes {
-            let routes = self.kernel.routes()?;
-            self.handle(Event::Routes(routes));
-        }
-        if hints.links || hints.neighbours {
-            let neighbours = self.kernel.neighbours()?;
-            self.handle(Event::Neighbours(neighbours));
-        }
-        if hints.rules {
-            let (ours, foreign) = (self.kernel.rules()?, self.kernel.foreign_rules()?);
-            self.handle(Event::Rules { ours, foreign });
-        }
-        if hints.nft {
-            let nft = self.kernel.nft()?;
-            self.handle(Event::Nft(nft));
-        }
-        if hints.links || hints.sysctls {
-            let now = self.kernel.sysctls(self.engine.watched_sysctls())?;
-            let before = self.kernel.sysctls_before().clone();
-            self.handle(Event::Sysctls { now, before });
-        }
-        Ok(())
-    }
-
-    fn try_reread_all(&mut self) -> Result<(), KernelError> {
-        // Which parameters matter depends on which interfaces there are.
-        let links = self.kernel.links()?;
-        self.handle(Event::Links(links));
-        let now = self.kernel.observe(self.engine.watched_sysctls())?;
-        for event in [
-            Event::Links(now.links),
-            Event::Addresses(now.addresses),
-            Event::Routes(now.routes),
-            Event::Neighbours(now.neighbours),
-            Event::Rules { ours: now.rules, foreign: now.foreign_rules },
-            Event::Nft(now.nft),
-            Event::Sysctls { now: now.sysctls, before: now.sysctls_before },
-        ] {
-            self.handle(event);
-        }
-        Ok(())
     }
 
     /// Tells whoever follows what has happened.
@@ -418,6 +368,9 @@ impl Daemon {
             RequestKind::Down => {
                 self.reread(Hints { cpus: true, ..Hints::default() });
                 self.handle(Event::Leave);
+                self.settle();
+                self.children.wait();
+                self.reread(Hints { children: true, ..Hints::default() });
                 self.settle();
                 reply.down(self.engine.left())
             }
@@ -481,21 +434,6 @@ impl Daemon {
             }
         }
     }
-}
-
-/// What a step may have changed.
-fn touched_by(step: &Step) -> Hints {
-    let mut hints = Hints::default();
-    match step {
-        Step::SetSysctl { .. } | Step::RestoreSysctl { .. } => hints.sysctls = true,
-        Step::SetCpus { .. } | Step::RestoreCpus { .. } => hints.cpus = true,
-        // Connection tracking and its parameters come with the first rule that needs them.
-        Step::ReplaceTable { .. } => (hints.nft, hints.sysctls) = (true, true),
-        Step::ChangeElements(_) | Step::DeleteTable => hints.nft = true,
-        Step::PutRoute(_) | Step::DeleteRoute(_) => hints.routes = true,
-        Step::AddRule(_) | Step::DeleteRule(_) => hints.rules = true,
-    }
-    hints
 }
 
 fn notice(clock: &Clock, happening: Happening) -> Notice {

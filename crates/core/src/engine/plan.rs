@@ -86,11 +86,11 @@ impl Attempts {
 
 impl Engine {
     pub(super) fn plan(&mut self, now: Moment) {
-        let desired = self.desired();
+        let desired = self.desired(now);
         let steps = diff(&self.observed, &desired);
         if steps.is_empty() {
             self.attempts = Attempts::default();
-            self.left = self.leaving;
+            self.left = self.leaving && self.observed.children.is_empty();
             self.settled = Some(desired);
             return;
         }
@@ -118,7 +118,7 @@ impl Engine {
     /// The steps that `config` would cause now; health is taken as it is.
     pub fn preview(&self, config: Option<crate::config::Config>, now: Moment) -> Vec<Step> {
         let Some(config) = config else {
-            return diff(&self.observed, &self.desired());
+            return diff(&self.observed, &self.desired(now));
         };
         let mut other = Engine::new(config, &self.kept());
         other.observed = self.observed.clone();
@@ -128,14 +128,24 @@ impl Engine {
         other.refresh_facts(now);
         other.choice =
             choose(&other.config, &other.numbers, &other.facts, &other.sides, &other.drained);
-        diff(&other.observed, &other.desired())
+        diff(&other.observed, &other.desired(now))
     }
 
-    fn desired(&self) -> Desired {
-        if !self.leaving {
-            return desired::desire(self.basis());
+    fn desired(&self, now: Moment) -> Desired {
+        if self.leaving {
+            return desired::nothing(&self.observed);
         }
-        desired::nothing(&self.observed)
+        Desired { children: self.programs(now), ..desired::desire(self.basis()) }
+    }
+
+    /// A program that does not start is asked for again after a pause of its own.
+    pub(super) fn step_failed(&mut self, step: &Step, error: String, now: Moment) {
+        if let Step::StartChild { name, .. } = step {
+            self.ends.note(name, "child.not-started", error, Duration::ZERO, now);
+        } else {
+            self.attempts.failed(step, error);
+        }
+        self.stale = true;
     }
 
     fn tell_repairs(&mut self, steps: &[Step], now: Moment) {

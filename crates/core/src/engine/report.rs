@@ -134,6 +134,12 @@ impl Engine {
         }
     }
 
+    /// A problem of the daemon's own: one at a time of a kind at a place.
+    pub(super) fn take_problem(&mut self, problem: Problem) {
+        self.reported.insert((problem.code.clone(), problem.at.clone()), problem);
+        self.stale = true;
+    }
+
     /// Works out the problems anew, and tells what came and went.
     pub(super) fn renew_problems(&mut self, now: Moment) {
         let problems = self.current_problems();
@@ -171,6 +177,7 @@ impl Engine {
                 "nothing is wrong; stop irqbalance to have anywan place them",
             ));
         }
+        problems.extend(self.ends.problems());
         for (step, error) in self.attempts.troubles() {
             problems.insert(problem(
                 "step.failed",

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{AllDown, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target};
-use crate::names::{MarkField, RulePriority, TableId, Weight};
-use crate::observed::{Hop, Structure};
-use crate::steps::{Failure, expect};
+use crate::names::{IfIndex, Mac, MarkField, RulePriority, TableId, Weight};
+use crate::observed::{Address, Hop, Link, Neighbour, Nft, Route, Structure, TcpFlow};
+use crate::steps::{Failure, ProbeResult, expect};
 
 /// A router with a LAN on eth0 and WANs on wan1, wan2, ...; probes are answered by the WANs in
 /// `alive`.
@@ -157,6 +157,7 @@ impl World {
             Event::Sysctls { now: k.sysctls, before: k.sysctls_before },
             Event::Nft(k.nft),
             Event::Cpus(k.cpus),
+            Event::Children(k.children),
         ] {
             self.engine.handle(event, self.now);
         }

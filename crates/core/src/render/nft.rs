@@ -6,7 +6,6 @@
 //! WAN? whose flow is it?), one from a WAN one, and each one counter.
 
 use std::fmt::Write;
-use std::hash::Hasher;
 
 use crate::config::{Nat, Sticky};
 use crate::desired::{SLOTS, Shape, Table, WanShape};
@@ -62,9 +61,7 @@ pub fn structure(shape: &Shape) -> String {
 
 /// The fingerprint by which a loaded structure is known again.
 pub fn fingerprint(structure: &str) -> u64 {
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
-    hash.write(structure.as_bytes());
-    hash.finish()
+    crate::names::fingerprint([structure])
 }
 
 /// A whole transaction: what there was is gone, the table is there with all its elements.
@@ -446,19 +443,4 @@ fn leaving_rules() -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec()
-}
-
-/// FNV-1a, 64 bits: the standard library's hashers promise no stable values.
-struct Fnv(u64);
-
-impl Hasher for Fnv {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
 }

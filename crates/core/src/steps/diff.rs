@@ -13,7 +13,8 @@
 //! 6. routes that replace one, old rules, old routes;
 //! 7. elements that say a WAN is lost: a client that is told to start anew finds the new way;
 //! 8. parameters that go back;
-//! 9. which CPUs do the work: nothing depends on it.
+//! 9. which CPUs do the work: nothing depends on it;
+//! 10. programs of ours, which take longer than the kernel: first those that stand in the way.
 
 use std::collections::BTreeSet;
 
@@ -54,7 +55,32 @@ pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
         back.map(|(path, value)| Step::RestoreSysctl { path: path.clone(), value: value.clone() }),
     );
     steps.extend(cpus(observed, desired));
+    steps.extend(children(observed, desired));
     steps
+}
+
+/// One whose program has changed ends first, and is started once it is gone.
+fn children(observed: &Observed, desired: &Desired) -> Vec<Step> {
+    let (mut stop, mut start) = (Vec::new(), Vec::new());
+    for (name, is) in observed.children.iter().filter(|(_, is)| !is.stopping) {
+        let should = desired.children.get(name).map(|program| (program, program.running()));
+        match should {
+            Some((_, should)) if should == *is => {}
+            Some((program, should)) if should.program == is.program => {
+                let (name, program) = (name.clone(), program.clone());
+                start.push(Step::ReloadChild { name, program });
+            }
+            Some(_) | None => stop.push(Step::StopChild { name: name.clone() }),
+        }
+    }
+    let missing =
+        desired.children.iter().filter(|(name, _)| !observed.children.contains_key(*name));
+    start.extend(missing.map(|(name, program)| {
+        let (name, program) = (name.clone(), program.clone());
+        Step::StartChild { name, program }
+    }));
+    stop.extend(start);
+    stop
 }
 
 /// What goes back first: it may stand in the way of what is wanted now.

@@ -29,10 +29,11 @@ pub(crate) enum Part {
     Sysctls,
     Nft,
     Cpus,
+    Children,
 }
 
 impl Part {
-    pub(crate) const ALL: [Part; 8] = [
+    pub(crate) const ALL: [Part; 9] = [
         Part::Links,
         Part::Addresses,
         Part::Routes,
@@ -41,6 +42,7 @@ impl Part {
         Part::Sysctls,
         Part::Nft,
         Part::Cpus,
+        Part::Children,
     ];
 }
 
@@ -170,6 +172,7 @@ impl Kernel {
             (Part::Sysctls, now.sysctls != before.sysctls),
             (Part::Nft, now.nft != before.nft),
             (Part::Cpus, now.cpus != before.cpus),
+            (Part::Children, now.children != before.children),
         ]
         .into_iter()
         .filter_map(|(part, changed)| changed.then_some(part))
@@ -200,6 +203,9 @@ impl Kernel {
             Step::ChangeElements(_) | Step::DeleteTable => BTreeSet::from([Part::Nft]),
             Step::PutRoute(_) | Step::DeleteRoute(_) => BTreeSet::from([Part::Routes]),
             Step::AddRule(_) | Step::DeleteRule(_) => BTreeSet::from([Part::Rules]),
+            Step::StartChild { .. } | Step::ReloadChild { .. } | Step::StopChild { .. } => {
+                BTreeSet::from([Part::Children])
+            }
         }
     }
 

@@ -384,7 +384,9 @@ impl World {
         let links = parts.contains(&Part::Links);
         let addresses = links || parts.contains(&Part::Addresses);
         let reads = |part: Part| match part {
-            Part::Links | Part::Rules | Part::Nft | Part::Cpus => parts.contains(&part),
+            Part::Links | Part::Rules | Part::Nft | Part::Cpus | Part::Children => {
+                parts.contains(&part)
+            }
             Part::Addresses => addresses,
             Part::Routes => addresses || parts.contains(&part),
             Part::Neighbours | Part::Sysctls => links || parts.contains(&part),
@@ -403,6 +405,7 @@ impl World {
             },
             Part::Nft => Event::Nft(is.nft.clone()),
             Part::Cpus => Event::Cpus(is.cpus.clone()),
+            Part::Children => Event::Children(is.children.clone()),
         };
         Part::ALL.into_iter().filter(|part| reads(*part)).map(read).collect()
     }

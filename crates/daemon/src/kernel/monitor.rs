@@ -58,6 +58,8 @@ pub struct Hints {
     pub cpus: bool,
     /// The nftables rule set: somebody committed a transaction.
     pub nft: bool,
+    /// The programs that run for us.
+    pub children: bool,
     /// Events were lost: everything.
     pub overrun: bool,
 }
@@ -79,6 +81,7 @@ impl BitOrAssign for Hints {
         self.sysctls |= other.sysctls;
         self.cpus |= other.cpus;
         self.nft |= other.nft;
+        self.children |= other.children;
         self.overrun |= other.overrun;
     }
 }

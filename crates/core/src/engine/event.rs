@@ -1,0 +1,158 @@
+//! What the world tells the engine, and what the engine tells people. Facts come complete: a dump,
+//! never a difference, so that an event that is lost or comes twice changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::Problem;
+use crate::config::Config;
+use crate::names::{Family, IfIndex, Mac, RulePriority, WanId};
+use crate::observed::{
+    Address, ChildEnd, Cpus, Link, Neighbour, Nft, Route, Rule, Running, TcpFlow, Traffic,
+};
+use crate::steps::{ProbeResult, Step};
+use crate::time::Moment;
+
+#[cfg(doc)]
+use super::Engine;
+
+/// Something that happened. Facts come complete: a dump, never a difference.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// All interfaces.
+    Links(BTreeMap<IfIndex, Link>),
+    /// All addresses.
+    Addresses(BTreeSet<Address>),
+    /// All default routes of main and of ours.
+    Routes(BTreeSet<Route>),
+    /// All ip rules.
+    Rules {
+        /// Ours.
+        ours: BTreeSet<Rule>,
+        /// Where those of others stand.
+        foreign: BTreeSet<(Family, RulePriority)>,
+    },
+    /// All neighbours with a hardware address.
+    Neighbours(BTreeMap<Neighbour, Mac>),
+    /// The parameters of [`Engine::watched_sysctls`], and what we changed them from.
+    Sysctls {
+        /// Their present values.
+        now: BTreeMap<String, String>,
+        /// The values before ours, of those that we changed.
+        before: BTreeMap<String, String>,
+    },
+    /// The CPUs, and the queues and interrupts of [`Engine::watched_interfaces`]. Not waited for:
+    /// traffic is steered before it is spread.
+    Cpus(Cpus),
+    /// Our nftables table.
+    Nft(Nft),
+    /// The fate of a probe.
+    Probe(ProbeResult),
+    /// What the WANs' flows have sent and got so far.
+    Traffic(BTreeMap<(WanId, Family), Traffic>),
+    /// The programs that we run and that run now.
+    Children(BTreeMap<String, Running>),
+    /// One of them has ended, and not because we wanted it to.
+    ChildEnded(ChildEnd),
+    /// A step could not be carried out.
+    StepFailed {
+        /// The step.
+        step: Step,
+        /// Why.
+        error: String,
+    },
+    /// An evacuation was carried out.
+    Evacuated {
+        /// The WAN.
+        wan: WanId,
+        /// The family.
+        family: Family,
+        /// How many flows were deleted.
+        deleted: u64,
+    },
+    /// The clients of a lost WAN's TCP flows were woken.
+    Woken {
+        /// The WAN.
+        wan: WanId,
+        /// The family.
+        family: Family,
+        /// How many flows it still had.
+        flows: u64,
+    },
+    /// The kernel has deleted the entries of TCP flows that were not over.
+    Gone(Vec<TcpFlow>),
+    /// Flows that began while our table was gone were looked for.
+    Untranslated {
+        /// The family.
+        family: Family,
+        /// How many flows were deleted.
+        deleted: u64,
+    },
+    /// The flows of a retiring WAN were counted.
+    Flows {
+        /// The WAN.
+        wan: WanId,
+        /// How many it has, of both families.
+        count: u64,
+    },
+    /// Flows that had lingered were told to start anew.
+    Released {
+        /// The WAN.
+        wan: WanId,
+        /// The family.
+        family: Family,
+        /// How many there were.
+        flows: u64,
+    },
+    /// Somebody takes a WAN out of service, or puts it back.
+    Drain {
+        /// The WAN.
+        wan: WanId,
+        /// Whether it is out of service.
+        drained: bool,
+    },
+    /// Somebody begins a drill that [`Engine::plan_drill`] allows.
+    Drill {
+        /// The WAN to cut off.
+        wan: WanId,
+        /// For how long, unless [`Event::DrillOver`] comes before.
+        span: Duration,
+    },
+    /// The drill is to end at once; the text says why.
+    DrillOver(String),
+    /// A new configuration.
+    Config(Box<Config>),
+    /// The daemon itself has a problem (or, by the same code and place, has it no longer).
+    Problem(Problem),
+    /// That problem is over.
+    Solved {
+        /// Its code.
+        code: String,
+        /// What it was about.
+        at: String,
+    },
+    /// Take everything of ours out.
+    Leave,
+}
+
+/// Something that a person may want to follow, stamped by the daemon's clock outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Happening {
+    /// When.
+    pub at: Moment,
+    /// `state`, `choice`, `told`, `drain`, `linger`, `drill`, `repair`, `problem`, `solved`,
+    /// `config`.
+    pub kind: &'static str,
+    /// The WAN concerned, or empty.
+    pub wan: String,
+    /// The family concerned.
+    pub family: Option<Family>,
+    /// What was.
+    pub old: String,
+    /// What is.
+    pub new: String,
+    /// Why.
+    pub reason: String,
+}
