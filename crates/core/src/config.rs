@@ -21,6 +21,7 @@ mod schema;
 mod show;
 mod syntax;
 mod target;
+mod text;
 mod types;
 mod value;
 mod walk;

@@ -418,7 +418,9 @@ impl Engine {
 
 /// Those of `former` that `config` no longer has: they retire.
 fn retire(config: &Config, former: &[Wan]) -> Vec<Wan> {
-    former.iter().filter(|old| config.wans.iter().all(|w| w.name != old.name)).cloned().collect()
+    let gone = former.iter().filter(|old| config.wans.iter().all(|w| w.name != old.name));
+    // One that was dialled is hung up, and its secrets are not kept.
+    gone.cloned().map(|wan| Wan { ppp: None, ..wan }).collect()
 }
 
 fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {
