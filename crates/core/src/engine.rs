@@ -3,6 +3,7 @@
 //! repeating an event changes nothing. Does nothing by itself and does not know the time.
 
 mod children;
+mod dial;
 mod drain;
 mod drill;
 mod evacuate;
@@ -27,6 +28,7 @@ use crate::steps::{Ask, Step};
 use crate::time::Moment;
 
 use children::Ends;
+use dial::Dials;
 use drill::Drill;
 use evacuate::Evacuations;
 pub use event::{Event, Happening};
@@ -94,6 +96,7 @@ pub struct Engine {
     lingering: Lingering,
     /// Programs of ours that ended or did not start.
     ends: Ends,
+    dials: Dials,
     drill: Option<Drill>,
     watch: Watch,
     /// When the flows of retiring WANs are counted next.
@@ -130,6 +133,7 @@ impl Engine {
             drained: kept.drained.clone(),
             lingering: Lingering::default(),
             ends: Ends::default(),
+            dials: Dials::new(&kept.tried_pins),
             drill: None,
             watch: Watch::default(),
             next_count: Moment::default(),
@@ -150,6 +154,7 @@ impl Engine {
             numbers: self.numbers.clone(),
             retiring: self.config.retiring.clone(),
             drained: self.drained.clone(),
+            tried_pins: self.dials.tried(),
         }
     }
 
@@ -222,6 +227,9 @@ impl Engine {
                 self.stale |= replace(&mut self.observed.children, children);
             }
             Event::ChildEnded(end) => self.child_ended(&end, now),
+            Event::Logs(logs) => self.take_logs(logs),
+            Event::Dialling(dialling) => self.take_dialling(dialling),
+            Event::Reset { wan, error } => self.was_reset(&wan, error.as_deref(), now),
             Event::StepFailed { step, error } => self.step_failed(&step, error, now),
             Event::Evacuated { wan, family, deleted } => self.evacuated(wan, family, deleted, now),
             Event::Woken { wan, family, flows } => self.woken(wan, family, flows, now),
@@ -257,6 +265,7 @@ impl Engine {
         }
         self.mind_drill(now);
         self.mind_ends(now);
+        self.mind_dials(now);
         if self.stale || self.doubtful || self.attempts.due(now) {
             self.decide(now);
         }
@@ -295,7 +304,12 @@ impl Engine {
         }
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
         let watching = self.watch_deadline();
-        let other = [self.evacuations.deadline(), self.linger_deadline(), self.drill_deadline()];
+        let other = [
+            self.evacuations.deadline(),
+            self.linger_deadline(),
+            self.drill_deadline(),
+            self.dial_deadline(),
+        ];
         [attempts, retiring, watching].into_iter().chain(other).flatten().min()
     }
 
@@ -340,6 +354,7 @@ impl Engine {
         self.config = config;
         self.number_wans();
         self.forget_drained();
+        self.dials.look_soon();
         self.stale = true;
         self.tell(now, "config", None, None, ("", "", "a new configuration is in force"));
     }

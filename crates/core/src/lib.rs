@@ -3,13 +3,14 @@
 //!
 //! No I/O, clock, async or threads: time is an argument, steps are data. The rooms are a
 //! staircase, and imports only go down it: `names`, `time` < `observed`, `api` < `config` <
-//! `facts` < `health` < `choose` < `desired` < `render` < `steps` < `engine`; `doctor` stands beside
+//! `facts` < `health` < `choose`, `dial` < `desired` < `render` < `steps` < `engine`; `doctor` stands beside
 //! `engine`.
 
 pub mod api;
 pub mod choose;
 pub mod config;
 pub mod desired;
+pub mod dial;
 pub mod doctor;
 pub mod engine;
 pub mod facts;

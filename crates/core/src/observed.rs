@@ -3,6 +3,7 @@
 
 mod children;
 mod cpu;
+mod dial;
 mod flows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use crate::names::{Family, IfIndex, Mac, RulePriority, TableId};
 
 pub use children::{ChildEnd, Running};
 pub use cpu::{Core, CpuFile, CpuSet, Cpus, Irq, Nic};
+pub use dial::Dialling;
 pub use flows::{TcpFlow, Traffic};
 
 /// All facts about the kernel, as last read.
@@ -40,6 +42,12 @@ pub struct Observed {
     pub cpus: Cpus,
     /// Our nftables table.
     pub nft: Nft,
+    /// What dialling depends on.
+    #[serde(default)]
+    pub dialling: Dialling,
+    /// Who resolves names behind a WAN, best first, as its far end has said; by the WAN's name.
+    #[serde(default)]
+    pub resolvers: BTreeMap<String, Vec<IpAddr>>,
     /// The programs that we run for ourselves, by our name for each.
     #[serde(default)]
     pub children: BTreeMap<String, Running>,

@@ -1,3 +1,4 @@
 //! Parts of the desired state as exact text for the programs that take it.
 
 pub mod nft;
+pub mod ppp;

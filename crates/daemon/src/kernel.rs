@@ -33,7 +33,7 @@ use std::path::Path;
 
 use anywan_core::names::{Family, IfIndex, Mac, Mark, RulePriority, WanId};
 use anywan_core::observed::{
-    Address, Cpus, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
+    Address, Cpus, Dialling, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
 };
 use anywan_core::steps::Step;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -109,6 +109,8 @@ impl Kernel {
             cpus: self.cpus(&BTreeSet::new())?,
             nft: self.nft()?,
             children: BTreeMap::new(),
+            dialling: Dialling::default(),
+            resolvers: BTreeMap::new(),
         })
     }
 

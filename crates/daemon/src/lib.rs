@@ -6,6 +6,7 @@ pub mod children;
 pub mod clock;
 pub mod examine;
 pub mod kernel;
+pub mod ppp;
 pub mod probe;
 pub mod run;
 pub mod serve;

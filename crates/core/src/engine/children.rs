@@ -99,10 +99,14 @@ impl Engine {
 
     /// The programs that should run, were none of them to wait.
     fn wanted_programs(&self) -> BTreeMap<String, Program> {
-        BTreeMap::new()
+        self.dial_programs()
     }
 
     pub(super) fn child_ended(&mut self, end: &ChildEnd, now: Moment) {
+        self.stale = true;
+        if self.dial_ended(end, now) {
+            return;
+        }
         let how = match (end.status, end.signal) {
             (Some(status), _) => format!("ended with exit code {status}"),
             (None, Some(signal)) => format!("was ended by signal {signal}"),
@@ -111,7 +115,6 @@ impl Engine {
         let said = end.said.trim();
         let what = if said.is_empty() { how } else { format!("{how}: {said}") };
         self.ends.note(&end.name, "child.ended", what, end.lived, now);
-        self.stale = true;
     }
 
     /// Lets time pass for programs that ended.
