@@ -489,3 +489,6 @@ impl Dial {
         full - full * u32::try_from(chance).unwrap_or(0) / 1024
     }
 }
+
+#[cfg(test)]
+mod tests;

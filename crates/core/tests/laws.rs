@@ -94,6 +94,7 @@ fn config(draws: &[Draw]) -> Config {
         nat: Nat::Masquerade,
         nat6: Nat::Masquerade,
         health: health.clone(),
+        ppp: None,
     });
     Config {
         lans: vec![Lan { interface: "eth0".to_owned(), inbound: Inbound::Drop }],

@@ -125,3 +125,6 @@ fn octal(text: &str) -> String {
         |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("\\{byte:03o}") };
     text.bytes().map(byte).collect()
 }
+
+#[cfg(test)]
+mod tests;

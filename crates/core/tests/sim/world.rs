@@ -534,7 +534,7 @@ impl World {
                 self.engine.handle(Event::Woken { wan, family, flows }, self.now);
             }
             // Nothing comes of it but packets.
-            Ask::Refuse { .. } => {}
+            Ask::Refuse { .. } | Ask::Look { .. } | Ask::Reset { .. } => {}
             Ask::Release { wan, family, .. } => {
                 self.engine.handle(Event::Released { wan, family, flows: 0 }, self.now);
             }
