@@ -330,8 +330,6 @@ impl Dial {
 
     fn dial(&mut self, sight: &Sight, since: Moment, ran: bool, now: Moment) {
         if sight.running && sight.line != Line::Absent {
-            // What is up has a SIM that works.
-            self.tried = None;
             self.state = State::Up { since: now, dead: None, left: None };
         } else if ran && !sight.running {
             self.fail("dial.failed", "pppd ended", now);
@@ -379,12 +377,18 @@ impl Dial {
         self.state = State::Stopping { failed: true };
     }
 
-    /// pppd ended by itself; `log` is what it wrote last.
-    pub fn ended(&mut self, end: &ChildEnd, log: &str, now: Moment) {
-        let said = Said::read(log);
+    /// Takes in what pppd has written so far. Only this tells that a PIN was taken: an interface of
+    /// that name may be somebody else's.
+    pub fn heard(&mut self, said: &Said) {
         if said.pin_accepted {
             self.tried = None;
         }
+    }
+
+    /// pppd ended by itself; `log` is what it wrote last.
+    pub fn ended(&mut self, end: &ChildEnd, log: &str, now: Moment) {
+        let said = Said::read(log);
+        self.heard(&said);
         let sent = self.with_pin && (said.pin_sent || said.answer.is_none());
         if self.with_pin && !sent {
             self.tried = None;

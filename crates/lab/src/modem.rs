@@ -59,6 +59,8 @@ struct Manner {
     told: Vec<String>,
     /// The provider, while a connection lasts.
     provider: Option<u32>,
+    /// What either end sends is lost.
+    silent: bool,
     unplugged: bool,
 }
 
@@ -83,6 +85,7 @@ impl Modem {
             wrong_pins: 0,
             told: Vec::new(),
             provider: None,
+            silent: false,
             unplugged: true,
         };
         isp.nft(
@@ -123,18 +126,14 @@ impl Modem {
 
     /// The far end hangs up, with the words of the protocol.
     pub fn hang_up(&self) -> Result<()> {
-        self.tell_provider(Signal::TERM)
-    }
-
-    /// The far end falls silent.
-    pub fn go_silent(&self) -> Result<()> {
-        self.tell_provider(Signal::STOP)
-    }
-
-    fn tell_provider(&self, signal: Signal) -> Result<()> {
         let pid = self.manner().provider.context("nobody is connected")?;
         let pid = Pid::from_raw(pid.cast_signed()).context("a process")?;
-        kill_process(pid, signal).context("signal the provider")
+        kill_process(pid, Signal::TERM).context("signal the provider")
+    }
+
+    /// The line falls silent, until it is hung up.
+    pub fn go_silent(&self) {
+        self.manner().silent = true;
     }
 
     /// Takes it out of the router.
@@ -148,18 +147,11 @@ impl Modem {
 
     /// Puts it in again.
     pub fn plug_in(&mut self) -> Result<()> {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("open a pty")?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        let name = ptsname(&master, Vec::new())?.into_string()?;
-        let line = File::options().read(true).write(true).open(&name).context("open its line")?;
-        let mut settings = tcgetattr(&line)?;
-        settings.make_raw();
-        tcsetattr(&line, OptionalActions::Now, &settings)?;
+        let master = open_line(&self.port)?;
         self.manner().unplugged = false;
-        std::os::unix::fs::symlink(&name, &self.port).context("name the port")?;
         let (manner, isp) = (Arc::clone(&self.manner), self.isp.clone());
-        self.thread = Some(thread::spawn(move || Works { master, manner, isp, call: None }.run()));
+        let works = Works { port: self.port.clone(), master, manner, isp, call: None };
+        self.thread = Some(thread::spawn(move || works.run()));
         Ok(())
     }
 }
@@ -170,8 +162,25 @@ impl Drop for Modem {
     }
 }
 
+/// Makes a line whose far end is called `port`; returns the near one.
+fn open_line(port: &Path) -> Result<OwnedFd> {
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("open a pty")?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let name = ptsname(&master, Vec::new())?.into_string()?;
+    let line = File::options().read(true).write(true).open(&name).context("open its line")?;
+    let mut settings = tcgetattr(&line)?;
+    settings.make_raw();
+    tcsetattr(&line, OptionalActions::Now, &settings)?;
+    let new = port.with_extension("new");
+    std::os::unix::fs::symlink(&name, &new).context("name the port")?;
+    fs::rename(new, port).context("name the port")?;
+    Ok(master)
+}
+
 /// What is inside.
 struct Works {
+    port: PathBuf,
     master: OwnedFd,
     manner: Arc<Mutex<Manner>>,
     isp: Netns,
@@ -187,14 +196,24 @@ impl Works {
         let mut line = Vec::new();
         while !self.manner().unplugged {
             let Some(bytes) = self.heard() else {
-                // The router has closed the port: that hangs up.
-                self.end_call();
+                // The router has closed the port: that hangs up. A pty that pppd left in a hurry
+                // goes on speaking PPP, as no serial port would: a fresh one takes its place.
+                if self.call.is_some() {
+                    self.end_call();
+                    match open_line(&self.port) {
+                        Ok(master) => self.master = master,
+                        Err(_) => return,
+                    }
+                }
                 line.clear();
                 thread::sleep(Duration::from_millis(5));
                 continue;
             };
+            let silent = self.manner().silent;
             if let Some(stdin) = self.call.as_mut().and_then(|call| call.stdin.as_mut()) {
-                let _ = stdin.write_all(&bytes);
+                if !silent {
+                    let _ = stdin.write_all(&bytes);
+                }
                 continue;
             }
             for byte in bytes {
@@ -223,6 +242,7 @@ impl Works {
         if ready.get(1).is_some_and(|flags| !flags.is_empty()) {
             let stdout = self.call.as_mut().and_then(|call| call.stdout.as_mut())?;
             match stdout.read(&mut buffer) {
+                Ok(_) if self.manner().silent => {}
                 Ok(length) if length > 0 => self.say(&buffer[..length]),
                 Ok(_) | Err(_) => {
                     self.end_call();
@@ -288,7 +308,9 @@ impl Works {
 
     fn end_call(&mut self) {
         if let Some(mut call) = self.call.take() {
-            self.manner().provider = None;
+            let mut manner = self.manner();
+            (manner.provider, manner.silent) = (None, false);
+            drop(manner);
             let _ = call.kill();
             let _ = call.wait();
         }

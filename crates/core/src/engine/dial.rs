@@ -31,6 +31,8 @@ pub(super) struct Dials {
     /// The passwords that were read last: a file that goes away ends no line.
     passwords: BTreeMap<String, Secret>,
     next_look: Moment,
+    /// How each line stood when people were told last.
+    told: BTreeMap<String, String>,
 }
 
 impl Dials {
@@ -44,6 +46,12 @@ impl Dials {
     pub(super) fn tried(&self) -> BTreeMap<String, u64> {
         let tried = self.by_wan.iter().filter_map(|(name, dial)| Some((name, dial.tried()?)));
         tried.map(|(name, pin)| (name.clone(), pin)).collect()
+    }
+
+    /// How a line stood before, if it stands differently now.
+    fn news(&mut self, name: &str, words: &str) -> Option<String> {
+        let before = self.told.insert(name.to_owned(), words.to_owned()).unwrap_or_default();
+        (before != words).then_some(before)
     }
 
     pub(super) fn look_soon(&mut self) {
@@ -78,16 +86,16 @@ impl Engine {
         for (name, sight) in lines {
             let dial =
                 self.dials.by_wan.entry(name.clone()).or_insert_with(|| Dial::new(&name, None));
-            let before = (dial.wants(), dial.words());
+            let before = dial.wants();
             dial.see(sight, now);
+            self.stale |= before != dial.wants();
             let words = dial.words();
-            self.stale |= before.0 != dial.wants();
             missing |= matches!(dial.state(), State::Waiting { .. } | State::Pause { .. });
             let rung = dial.poll_reset();
-            if before.1 != words {
+            if let Some(before) = self.dials.news(&name, &words) {
                 self.doubtful = true;
                 let id = self.numbers.get(&name).copied();
-                self.tell(now, "dial", id, None, (&before.1, &words, ""));
+                self.tell(now, "dial", id, None, (&before, &words, ""));
             }
             if let Some(how) = rung.and_then(|rung| self.reset_of(&name, rung)) {
                 self.asks.push_back(Ask::Reset { wan: name, how });
@@ -210,11 +218,17 @@ impl Engine {
     /// Takes in what programs wrote.
     pub(super) fn take_logs(&mut self, logs: BTreeMap<String, String>) {
         for (name, log) in &logs {
-            let resolvers: Vec<IpAddr> = Said::read(log).resolvers;
-            let runs = self.observed.children.contains_key(name) && !resolvers.is_empty();
-            let Some(wan) = name.strip_prefix("ppp-").filter(|_| runs) else {
+            let said = Said::read(log);
+            // What an earlier one wrote stays until the next one begins.
+            if !self.observed.children.contains_key(name) {
                 continue;
-            };
+            }
+            if let Some(dial) = self.dial_of(name) {
+                dial.heard(&said);
+            }
+            let resolvers: Vec<IpAddr> = said.resolvers;
+            let some = !resolvers.is_empty();
+            let Some(wan) = name.strip_prefix("ppp-").filter(|_| some) else { continue };
             if self.observed.resolvers.get(wan) != Some(&resolvers) {
                 self.observed.resolvers.insert(wan.to_owned(), resolvers);
                 self.stale = true;

@@ -154,7 +154,7 @@ pub enum Event {
 pub struct Happening {
     /// When.
     pub at: Moment,
-    /// `state`, `choice`, `told`, `drain`, `linger`, `drill`, `repair`, `problem`, `solved`,
+    /// `state`, `choice`, `told`, `drain`, `linger`, `drill`, `dial`, `repair`, `problem`, `solved`,
     /// `config`.
     pub kind: &'static str,
     /// The WAN concerned, or empty.
