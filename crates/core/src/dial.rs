@@ -158,8 +158,8 @@ pub struct Dial {
     state: State,
     failures: u32,
     trouble: Option<Trouble>,
-    /// pppd was, or will be, started with the script that sends the PIN.
-    with_pin: bool,
+    /// pppd was, or will be, started with the script that sends the PIN with this fingerprint.
+    with_pin: Option<u64>,
     /// The fingerprint of the PIN that was tried, and not taken as far as is known.
     tried: Option<u64>,
     resets: BTreeMap<Rung, Moment>,
@@ -175,7 +175,7 @@ impl Dial {
             state: State::Idle,
             failures: 0,
             trouble: None,
-            with_pin: false,
+            with_pin: None,
             tried,
             resets: BTreeMap::new(),
             to_reset: None,
@@ -196,7 +196,7 @@ impl Dial {
     /// Whether pppd should run, and if so, whether with the script that sends the PIN.
     pub fn wants(&self) -> Option<bool> {
         match self.state {
-            State::Dialling { .. } | State::Up { .. } => Some(self.with_pin),
+            State::Dialling { .. } | State::Up { .. } => Some(self.with_pin.is_some()),
             State::Idle
             | State::Waiting { .. }
             | State::Stopping { .. }
@@ -320,10 +320,9 @@ impl Dial {
                 | State::Pause { .. } => State::Waiting { since: now },
             }
         } else {
-            self.with_pin &= sight.pin.is_some() && sight.pin != self.tried;
-            if self.with_pin {
-                self.tried = sight.pin;
-            }
+            self.with_pin =
+                self.with_pin.filter(|p| sight.pin == Some(*p) && sight.pin != self.tried);
+            self.tried = self.with_pin.or(self.tried);
             State::Dialling { since: now, ran: false }
         };
     }
@@ -333,13 +332,19 @@ impl Dial {
             self.state = State::Up { since: now, dead: None, left: None };
         } else if ran && !sight.running {
             self.fail("dial.failed", "pppd ended", now);
-        } else if !sight.wanted {
+        } else if self.has_another_pin(sight) || (!sight.wanted && self.with_pin.is_none()) {
+            // One that may have sent a PIN is heard to its end.
             self.state = State::Stopping { failed: false };
         } else if since + DIAL_MAX <= now {
             self.stop("nothing came of dialling, and pppd hangs");
         } else {
             self.state = State::Dialling { since, ran: ran || sight.running };
         }
+    }
+
+    /// The file has another PIN than the script; it is not sent before the SIM wants it.
+    fn has_another_pin(&self, sight: &Sight) -> bool {
+        self.with_pin.is_some() && self.with_pin != sight.pin
     }
 
     fn watch(
@@ -361,6 +366,10 @@ impl Dial {
         let dead = (sight.line != Line::Alive).then(|| dead.unwrap_or(now));
         let left = (!sight.wanted).then(|| left.unwrap_or(now));
         self.state = State::Up { since, dead, left };
+        if self.has_another_pin(sight) {
+            self.state = State::Stopping { failed: false };
+            return;
+        }
         if self.deadline().is_none_or(|at| now < at) {
             return;
         }
@@ -389,12 +398,12 @@ impl Dial {
     pub fn ended(&mut self, end: &ChildEnd, log: &str, now: Moment) {
         let said = Said::read(log);
         self.heard(&said);
-        let sent = self.with_pin && (said.pin_sent || said.answer.is_none());
-        if self.with_pin && !sent {
+        let with_pin = self.with_pin.take().is_some();
+        let sent = with_pin && (said.pin_sent || said.answer.is_none());
+        if with_pin && !sent {
             self.tried = None;
         }
         let refused = sent && self.tried.is_some();
-        self.with_pin = false;
         match self.state {
             State::Dialling { .. }
             | State::Up { .. }
@@ -410,7 +419,7 @@ impl Dial {
             }
             Some(SimAsks::Pin) if pin.is_some() && pin != self.tried => {
                 // Not a failure: the modem told what it needs, and it is there.
-                self.with_pin = true;
+                self.with_pin = pin;
                 self.state = State::Pause { until: now };
             }
             Some(SimAsks::Pin) if self.tried.is_some() && pin == self.tried => {
@@ -434,7 +443,7 @@ impl Dial {
     pub fn not_started(&mut self, error: &str, now: Moment) {
         if let State::Dialling { .. } = self.state {
             // Nothing was sent.
-            if self.with_pin {
+            if self.with_pin.take().is_some() {
                 self.tried = None;
             }
             self.fail("dial.not-started", error, now);
