@@ -441,7 +441,7 @@ impl Dial {
 
     /// pppd could not be started.
     pub fn not_started(&mut self, error: &str, now: Moment) {
-        if let State::Dialling { .. } = self.state {
+        if let State::Dialling { ran: false, .. } = self.state {
             // Nothing was sent.
             if self.with_pin.take().is_some() {
                 self.tried = None;

@@ -137,9 +137,9 @@ const TABLE: &[(&str, Happens, [&str; 7])] = &[
         ["idle", "waiting", "pause", "pause", "pause", "resetting", "pause"],
     ),
     (
-        "pppd cannot be started",
+        "pppd that runs is said not to have been started",
         |d| d.not_started("pppd is not installed", at(1)),
-        ["idle", "waiting", "pause", "up", "stopping", "resetting", "pause"],
+        ["idle", "waiting", "dialling", "up", "stopping", "resetting", "pause"],
     ),
     (
         "a reset is over",
@@ -298,6 +298,7 @@ proptest! {
         let (mut dial, mut now, mut pin) = (Dial::new("a", None), at(0), 0_u64);
         // pppd as it really is: running, started with the PIN or without.
         let mut process: Option<Option<u64>> = None;
+        let mut seen_running = false;
         let mut sent: Vec<u64> = Vec::new();
         let mut last = sight();
         for happening in story {
@@ -314,7 +315,11 @@ proptest! {
                         dial.ended(&end(8), log, now);
                     }
                 }
-                Happening::NotStarted => dial.not_started("not installed", now),
+                Happening::NotStarted => {
+                    if !seen_running && process.take().is_some() {
+                        dial.not_started("not installed", now);
+                    }
+                }
                 Happening::Reset => dial.was_reset(Some("it failed"), now),
                 Happening::Restart => dial = Dial::new("a", dial.tried()),
                 Happening::Pin(other) => {
@@ -324,6 +329,7 @@ proptest! {
                 }
                 Happening::Wait(span) => now = now + seconds(span),
             }
+            seen_running |= process.is_some();
             let seen = Sight { running: process.is_some(), pin: Some(pin), ..last.clone() };
             dial.see(seen, now);
             let _ = dial.poll_reset();
@@ -337,6 +343,7 @@ proptest! {
                 (Some(with_pin), None) => {
                     prop_assert!(!with_pin || dial.tried() == Some(pin), "not noted before");
                     process = Some(with_pin.then_some(pin));
+                    seen_running = false;
                 }
                 (None, Some(with_pin)) => {
                     // It may have been sent just before.
