@@ -24,6 +24,7 @@ mod served;
 mod show;
 mod syntax;
 mod target;
+mod text;
 mod types;
 mod value;
 mod walk;

@@ -212,7 +212,12 @@ fn others(machine: &Machine, found: &mut Vec<Finding>) {
 
 fn interfaces(machine: &Machine, config: &Config, found: &mut Vec<Finding>) {
     let named = config.lans.iter().map(|lan| (format!("lan {}", lan.interface), &lan.interface));
-    let wans = config.wans.iter().map(|wan| (format!("wan {}", wan.name), &wan.interface));
+    // One that is dialled comes with its line.
+    let wans = config
+        .wans
+        .iter()
+        .filter(|wan| wan.ppp.is_none())
+        .map(|wan| (format!("wan {}", wan.name), &wan.interface));
     for (at, interface) in named.chain(wans) {
         if machine.observed.link_named(interface).is_some() {
             continue;

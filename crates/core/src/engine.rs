@@ -4,6 +4,7 @@
 
 mod children;
 mod dhcp;
+mod dial;
 mod drain;
 mod drill;
 mod evacuate;
@@ -31,6 +32,7 @@ use crate::time::Moment;
 
 use children::Ends;
 use dhcp::Clients;
+use dial::Dials;
 use drill::Drill;
 use evacuate::Evacuations;
 pub use event::{Event, Happening};
@@ -105,6 +107,7 @@ pub struct Engine {
     lingering: Lingering,
     /// Programs of ours that ended or did not start.
     ends: Ends,
+    dials: Dials,
     drill: Option<Drill>,
     watch: Watch,
     /// When the flows of retiring WANs are counted next.
@@ -145,6 +148,7 @@ impl Engine {
             drained: kept.drained.clone(),
             lingering: Lingering::default(),
             ends: Ends::default(),
+            dials: Dials::new(&kept.tried_pins),
             drill: None,
             watch: Watch::default(),
             next_count: Moment::default(),
@@ -165,6 +169,7 @@ impl Engine {
             numbers: self.numbers.clone(),
             retiring: self.written.retiring.clone(),
             drained: self.drained.clone(),
+            tried_pins: self.dials.tried(),
         }
     }
 
@@ -247,6 +252,9 @@ impl Engine {
                 self.stale |= replace(&mut self.observed.children, children);
             }
             Event::ChildEnded(end) => self.child_ended(&end, now),
+            Event::Logs(logs) => self.take_logs(logs),
+            Event::Dialling(dialling) => self.take_dialling(dialling),
+            Event::Reset { wan, error } => self.was_reset(&wan, error.as_deref(), now),
             Event::StepFailed { step, error } => self.step_failed(&step, error, now),
             Event::Evacuated { wan, family, deleted } => self.evacuated(wan, family, deleted, now),
             Event::Woken { wan, family, flows } => self.woken(wan, family, flows, now),
@@ -288,6 +296,7 @@ impl Engine {
         }
         self.mind_drill(now);
         self.mind_ends(now);
+        self.mind_dials(now);
         if self.stale || self.doubtful || self.attempts.due(now) {
             self.decide(now);
         }
@@ -328,7 +337,11 @@ impl Engine {
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
         let watching = self.watch_deadline();
         let other = [self.evacuations.deadline(), self.linger_deadline(), self.drill_deadline()];
-        let other = other.into_iter().chain([self.consult_deadline(), self.dhcp_deadline()]);
+        let other = other.into_iter().chain([
+            self.consult_deadline(),
+            self.dhcp_deadline(),
+            self.dial_deadline(),
+        ]);
         [attempts, retiring, watching].into_iter().chain(other).flatten().min()
     }
 
@@ -376,6 +389,7 @@ impl Engine {
         self.resolving.known.clear();
         self.number_wans();
         self.forget_drained();
+        self.dials.look_soon();
         self.stale = true;
         self.tell(now, "config", None, None, ("", "", "a new configuration is in force"));
     }
@@ -455,7 +469,9 @@ impl Engine {
 
 /// Those of `former` that `config` no longer has: they retire.
 fn retire(config: &Config, former: &[Wan]) -> Vec<Wan> {
-    former.iter().filter(|old| config.wans.iter().all(|w| w.name != old.name)).cloned().collect()
+    let gone = former.iter().filter(|old| config.wans.iter().all(|w| w.name != old.name));
+    // One that was dialled is hung up, and its secrets are not kept.
+    gone.cloned().map(|wan| Wan { ppp: None, ..wan }).collect()
 }
 
 fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {

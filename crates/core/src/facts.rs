@@ -28,6 +28,9 @@ pub struct Kept {
     /// The names of WANs that were taken out of service by hand.
     #[serde(default)]
     pub drained: BTreeSet<String>,
+    /// The fingerprints of PINs that a SIM was told and did not take, by WAN.
+    #[serde(default)]
+    pub tried_pins: BTreeMap<String, u64>,
 }
 
 /// What the facts say about one WAN.

@@ -3,7 +3,8 @@
 //!
 //! No I/O, clock, async or threads: time is an argument, steps are data. The rooms are a
 //! staircase, and imports only go down it: `names`, `time` < `observed`, `api` < `config` <
-//! `facts` < `health` < `choose` < `resolvers` < `desired` < `render` < `steps` < `engine`; `doctor` stands beside
+//! `facts` < `health`, `dhcp` < `choose`, `dial` < `resolvers` < `desired` < `render` < `steps` <
+//! `engine`; `doctor` stands beside
 //! `engine`.
 
 pub mod api;
@@ -11,6 +12,7 @@ pub mod choose;
 pub mod config;
 pub mod desired;
 pub mod dhcp;
+pub mod dial;
 pub mod doctor;
 pub mod engine;
 pub mod facts;

@@ -3,6 +3,7 @@
 
 mod children;
 mod cpu;
+mod dial;
 mod flows;
 mod lease;
 mod resolvers;
@@ -18,6 +19,7 @@ use crate::time::Moment;
 
 pub use children::{ChildEnd, Running};
 pub use cpu::{Core, CpuFile, CpuSet, Cpus, Irq, Nic};
+pub use dial::Dialling;
 pub use flows::{TcpFlow, Traffic};
 pub use lease::{Lease, STATIC_ROUTES_MAX};
 pub use resolvers::Resolvers;
@@ -46,6 +48,9 @@ pub struct Observed {
     pub cpus: Cpus,
     /// Our nftables table.
     pub nft: Nft,
+    /// What dialling depends on.
+    #[serde(default)]
+    pub dialling: Dialling,
     /// The programs that we run for ourselves, by our name for each.
     #[serde(default)]
     pub children: BTreeMap<String, Running>,

@@ -2,3 +2,4 @@
 
 pub mod dnsmasq;
 pub mod nft;
+pub mod ppp;

@@ -199,12 +199,48 @@ pub enum Ask {
         /// What to say.
         order: Order,
     },
+    /// Look whether serial ports are there, and what is in files with passwords. Answered by all.
+    Look {
+        /// The serial ports.
+        devices: BTreeSet<String>,
+        /// The files with passwords.
+        secrets: BTreeSet<String>,
+    },
+    /// Give a modem a new start. Answered when that is over, which may take a minute.
+    Reset {
+        /// The WAN's name.
+        wan: String,
+        /// How.
+        how: Reset,
+    },
     /// Count the flows that a retiring WAN still has. Answered by the number.
     CountFlows {
         /// The WAN whose flows they are.
         wan: WanId,
         /// The connection mark of its flows, and the mask under which it is compared.
         mark: (u32, u32),
+    },
+}
+
+/// How a modem is given a new start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reset {
+    /// By an AT command.
+    Command {
+        /// Its serial port.
+        device: String,
+        /// The command.
+        command: String,
+    },
+    /// By taking it off the USB bus and putting it back.
+    Usb {
+        /// Its place there.
+        port: String,
+    },
+    /// By a command of the user's own, for a shell.
+    Own {
+        /// The command.
+        command: String,
     },
 }
 

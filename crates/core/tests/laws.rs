@@ -98,6 +98,7 @@ fn config(draws: &[Draw]) -> Config {
         nat6: Nat::Masquerade,
         dns: Vec::new(),
         health: health.clone(),
+        ppp: None,
     });
     Config {
         lans: vec![Lan { interface: "eth0".to_owned(), inbound: Inbound::Drop, dhcp: None }],

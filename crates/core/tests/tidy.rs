@@ -135,7 +135,7 @@ fn the_rooms_of_the_core_are_a_staircase() {
         &["config"],
         &["facts"],
         &["health", "dhcp"],
-        &["choose"],
+        &["choose", "dial"],
         &["resolvers"],
         &["desired"],
         &["render"],

@@ -37,7 +37,7 @@ use std::path::Path;
 
 use anywan_core::names::{Family, IfIndex, Mac, Mark, RulePriority, WanId};
 use anywan_core::observed::{
-    Address, Cpus, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
+    Address, Cpus, Dialling, Link, Neighbour, Nft, Observed, Route, Rule, TcpFlow, Traffic,
 };
 use anywan_core::steps::Step;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
@@ -129,6 +129,7 @@ impl Kernel {
             leases: BTreeMap::new(),
             undecided: BTreeSet::new(),
             resolvers: anywan_core::observed::Resolvers::default(),
+            dialling: Dialling::default(),
         })
     }
 

@@ -8,6 +8,7 @@ pub mod dhcp;
 pub mod examine;
 pub mod kernel;
 pub mod ports;
+pub mod ppp;
 pub mod probe;
 pub mod resolvers;
 pub mod run;

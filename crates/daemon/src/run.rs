@@ -47,6 +47,8 @@ const REREAD: Duration = Duration::from_secs(30);
 const REREAD_FAILED: Duration = Duration::from_millis(250);
 /// Requests that wait for the loop.
 const REQUESTS_MAX: usize = 32;
+/// Answers of what takes long that wait for the loop; each WAN has one at most.
+const OUTCOMES_MAX: usize = 64;
 /// Notices that a slow reader of events may lag behind.
 const NOTICES_MAX: usize = 256;
 /// A configuration file larger than this is not one.
@@ -95,6 +97,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (answers_to, answers) = mpsc::channel(names::ANSWERS_MAX);
     let (notices, _) = broadcast::channel(NOTICES_MAX);
     let waking = Waking::new(mark_field.ask());
+    let (outcomes_to, outcomes) = mpsc::channel(OUTCOMES_MAX);
     let mut daemon = Daemon {
         options,
         engine,
@@ -112,6 +115,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         systemd: Systemd::from_environment(),
         unread: false,
         cpus_at: None,
+        outcomes: outcomes_to,
     };
     daemon.keep();
     daemon.reread_all();
@@ -122,7 +126,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // Also when nothing can be steered yet: a boot does not wait for somebody to plug in a WAN.
     daemon.systemd.status(daemon.engine.summary(), daemon.clock.now());
     daemon.systemd.ready(daemon.clock.now());
-    let inbox = Inbox { results, answers, heard, requests };
+    let inbox = Inbox { results, answers, heard, outcomes, requests };
     let ended = daemon.watch(signals, monitor, ends, inbox).await;
     server.stop().await;
     ended
@@ -231,12 +235,15 @@ struct Daemon {
     unread: bool,
     /// When the CPUs' work is to be looked at again.
     cpus_at: Option<Moment>,
+    /// For the answers of what takes long.
+    outcomes: mpsc::Sender<Event>,
 }
 
 /// What reaches the loop from tasks.
 struct Inbox {
     results: mpsc::Receiver<ProbeResult>,
     answers: mpsc::Receiver<Event>,
+    outcomes: mpsc::Receiver<Event>,
     heard: mpsc::Receiver<Heard>,
     requests: mpsc::Receiver<Request>,
 }
@@ -265,7 +272,7 @@ impl Daemon {
         mut ends: Destroyed,
         inbox: Inbox,
     ) -> anyhow::Result<()> {
-        let Inbox { mut results, mut answers, mut heard, mut requests } = inbox;
+        let Inbox { mut results, mut answers, mut outcomes, mut heard, mut requests } = inbox;
         let mut reread_at = self.clock.now() + REREAD;
         while !self.engine.left() {
             let engine = self.engine.poll_deadline();
@@ -291,12 +298,14 @@ impl Daemon {
                     // What is wrong is in the log and among the problems.
                     let _ = self.reload();
                 }
+                Some(outcome) = outcomes.recv() => self.handle(outcome),
                 Some(request) = requests.recv() => self.answer(request),
                 () = gone(self.follower.as_ref()) => self.end_drill("nobody follows it any more"),
                 () = tokio::time::sleep(self.clock.until(wait)) => {}
             }
             if self.clock.now() >= reread_at {
                 self.reread_all();
+                self.keep();
                 reread_at = self.clock.now() + REREAD;
             }
             if self.unread {
@@ -345,6 +354,10 @@ impl Daemon {
 
     fn carry_out(&mut self, step: Step) -> Hints {
         tracing::debug!(%step, "step");
+        if let Step::StartChild { .. } = step {
+            // A PIN counts as tried before it is sent.
+            self.keep();
+        }
         let touched = touched_by(&step);
         let now = self.clock.now();
         if let Err(error) = apply(&mut self.kernel, &mut self.children, &step, now) {
@@ -356,6 +369,7 @@ impl Daemon {
 
     /// Programs of ours have ended; how, where nobody had asked them to.
     fn hear_of_children(&mut self, ended: Vec<ChildEnd>) {
+        self.read_logs();
         for mut end in ended {
             names::name_holder(&mut end);
             self.handle(Event::ChildEnded(end));
@@ -369,6 +383,7 @@ impl Daemon {
         if self.cpus_at.is_some_and(|at| at <= self.clock.now()) {
             self.cpus_at = None;
             self.reread(Hints { cpus: true, ..Hints::default() });
+            self.read_logs();
             self.settle();
         }
     }

@@ -1,10 +1,11 @@
-//! The state directory: who may use it, and what is kept in it between runs: WAN numbers, and WANs
-//! that retire or are drained. Without it anywan still routes; it only forgets between runs, and
+//! The state directory: who may use it, and what is kept in it between runs: WAN numbers, WANs
+//! that retire or are drained, PINs that were refused (their fingerprints; only root may read them). Without it anywan still routes; it only forgets between runs, and
 //! says so.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -147,7 +148,10 @@ impl StateDir {
 
     fn replace(&self, name: &str, text: &[u8]) -> io::Result<()> {
         let (new, path) = (self.path.join(format!("{name}.new")), self.path.join(name));
-        let mut file = File::create(&new)?;
+        // Also what would let a PIN be guessed.
+        let mut options = File::options();
+        let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&new)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(text)?;
         file.sync_all()?;
         fs::rename(new, path)

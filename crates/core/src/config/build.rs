@@ -9,20 +9,21 @@ use toml::de::DeValue;
 
 use super::keys;
 use super::model::{
-    Addressing, AllDown, Config, Cpu, Dhcp, Dns, Gateway, Health, Inbound, Lan, Nat, Router,
-    Sticky, Target, Wan,
+    Addressing, AllDown, Config, Cpu, Dhcp, Dns, Gateway, Health, Inbound, Lan, Line, Modem, Nat,
+    Password, Ppp, Router, Sticky, Target, Wan,
 };
 use super::value::{self, Value};
 use super::walk::{Draft, Fields};
-use crate::names::{MarkField, RulePriority, TableId, Weight};
+use crate::names::{MarkField, RulePriority, Secret, TableId, Weight};
 
 /// Builds the whole configuration.
 pub(super) fn config(draft: &Draft) -> Option<Config> {
     let lans = draft.lans.iter().zip(&draft.lan_dhcp);
-    let wans = draft.wans.iter().zip(&draft.wan_health);
+    let wans = draft.wans.iter().zip(&draft.wan_health).zip(&draft.wan_ppp);
+    let wan = |((fields, own), ppp)| wan(fields, own, &draft.health, ppp);
     Some(Config {
         lans: lans.map(|(fields, dhcp)| lan(fields, dhcp)).collect::<Option<_>>()?,
-        wans: wans.map(|(fields, own)| wan(fields, own, &draft.health)).collect::<Option<_>>()?,
+        wans: wans.map(wan).collect::<Option<_>>()?,
         retiring: Vec::new(),
         cpu: cpu(&draft.top)?,
         router: router(&draft.router)?,
@@ -56,6 +57,14 @@ impl Layers<'_> {
 
     fn text(&self, name: &str) -> Option<String> {
         if let Value::Text(text) = self.value(name)? { Some(text) } else { None }
+    }
+
+    fn texts(&self, name: &str) -> Option<Vec<String>> {
+        if let Value::Texts(texts) = self.value(name)? { Some(texts) } else { None }
+    }
+
+    fn secret(&self, name: &str) -> Option<Secret> {
+        if let Value::Secret(secret) = self.value(name)? { Some(secret) } else { None }
     }
 
     fn word(&self, name: &str) -> Option<&'static str> {
@@ -106,7 +115,9 @@ impl Layers<'_> {
             | Value::Servers(_)
             | Value::Range(..)
             | Value::Leases(_)
-            | Value::Hosts(_) => None,
+            | Value::Hosts(_)
+            | Value::Texts(_)
+            | Value::Secret(_) => None,
         }
     }
 
@@ -141,10 +152,12 @@ fn lan(fields: &Fields, own: &Fields) -> Option<Lan> {
     })
 }
 
-fn wan(fields: &Fields, own: &Fields, shared: &Fields) -> Option<Wan> {
+fn wan(fields: &Fields, own: &Fields, shared: &Fields, dialled: &Fields) -> Option<Wan> {
     let only = [fields];
     let keys = Layers(&only, "wan");
     let metered = keys.flag("metered")?;
+    let ppp = if dialled.is_there() { Some(ppp(dialled)?) } else { None };
+    let on_demand = ppp.as_ref().is_some_and(|ppp| ppp.on_demand);
     Some(Wan {
         name: keys.text("name")?,
         interface: keys.text("interface")?,
@@ -165,7 +178,7 @@ fn wan(fields: &Fields, own: &Fields, shared: &Fields) -> Option<Wan> {
             None => Some(keys.bytes("budget")?),
         },
         linger: match keys.word("linger") {
-            Some("auto") => metered.then_some(LINGER_METERED),
+            Some("auto") => (metered || on_demand).then_some(LINGER_METERED),
             Some(_) => None,
             None => Some(keys.time("linger")?),
         },
@@ -173,6 +186,40 @@ fn wan(fields: &Fields, own: &Fields, shared: &Fields) -> Option<Wan> {
         nat6: nat(keys.address("nat6")?, v6)?,
         dns: keys.servers("dns")?,
         health: health(&Layers(&[own, shared], "health"))?,
+        ppp,
+    })
+}
+
+fn ppp(fields: &Fields) -> Option<Ppp> {
+    let only = [fields];
+    let keys = Layers(&only, "wan.ppp");
+    let (device, interface) = (keys.text("device")?, keys.text("pppoe")?);
+    let line = if device.is_empty() {
+        Line::Ethernet { interface, service: keys.text("service")? }
+    } else {
+        Line::Modem(Modem {
+            device,
+            apn: keys.text("apn")?,
+            pin: keys.secret("pin")?,
+            number: keys.text("number")?,
+            speed: keys.number("speed")?,
+            init: keys.texts("init")?,
+            reset: keys.text("reset")?,
+            reset_usb: keys.text("reset_usb")?,
+        })
+    };
+    let (secret, file) = (keys.secret("secret")?, keys.text("secret_file")?);
+    Some(Ppp {
+        line,
+        user: keys.text("user")?,
+        password: match (secret.is_empty(), file.is_empty()) {
+            (false, _) => Password::Given(secret),
+            (true, false) => Password::File(file),
+            (true, true) => Password::None,
+        },
+        mtu: u16::try_from(keys.number("mtu")?).ok().filter(|mtu| *mtu > 0),
+        on_demand: keys.flag("on_demand")?,
+        reset_command: keys.text("reset_command")?,
     })
 }
 

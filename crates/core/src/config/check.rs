@@ -3,6 +3,7 @@
 //! reported before, and is left out here.
 
 mod alone;
+mod ppp;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,12 +29,16 @@ pub(super) fn check(draft: &Draft, faults: &mut Faults) {
     for wan in &draft.wans {
         no_family(wan, faults);
     }
+    // One that is dialled shares its interface with nobody: that is told in its own words.
+    let both = draft.wans.iter().zip(&draft.wan_ppp);
+    let plain: Vec<&Fields> = both.filter(|(_, p)| !p.is_there()).map(|(w, _)| w).collect();
     for family in Family::BOTH {
-        shared_with_wan(&draft.wans, family, faults);
+        shared_with_wan(&plain, family, faults);
     }
-    shared_with_lan(draft, faults);
+    shared_with_lan(&draft.lans, &plain, faults);
     alone::check(draft, faults);
     overlapping(&draft.lan_dhcp, faults);
+    ppp::check(draft, faults);
     too_many(draft, faults);
     reserved_table(&draft.router, faults);
 }
@@ -83,7 +88,7 @@ fn no_family(wan: &Fields, faults: &mut Faults) {
 }
 
 /// WANs on one interface are told apart by their gateways.
-fn shared_with_wan(wans: &[Fields], family: Family, faults: &mut Faults) {
+fn shared_with_wan(wans: &[&Fields], family: Family, faults: &mut Faults) {
     let key = gateway_key(family);
     let mut by_interface: BTreeMap<&str, Vec<(&Fields, Value)>> = BTreeMap::new();
     for wan in wans {
@@ -139,16 +144,14 @@ fn needed(
 }
 
 /// One-armed: the box is one of the hosts of the LAN, and nothing says which.
-fn shared_with_lan(draft: &Draft, faults: &mut Faults) {
+fn shared_with_lan(lans: &[Fields], wans: &[&Fields], faults: &mut Faults) {
     let lans: BTreeMap<&str, &Fields> =
-        draft.lans.iter().filter_map(|lan| lan.text("interface").map(|name| (name, lan))).collect();
+        lans.iter().filter_map(|lan| lan.text("interface").map(|name| (name, lan))).collect();
     let mut wans_on: BTreeMap<&str, usize> = BTreeMap::new();
-    for wan in
-        draft.wans.iter().filter(|wan| gateway(wan, Family::Ipv4) != Some(Value::Word("off")))
-    {
+    for wan in wans.iter().filter(|wan| gateway(wan, Family::Ipv4) != Some(Value::Word("off"))) {
         *wans_on.entry(wan.text("interface").unwrap_or_default()).or_default() += 1;
     }
-    for wan in &draft.wans {
+    for wan in wans {
         let Some(interface) = wan.text("interface") else { continue };
         let told_before = wans_on.get(interface).is_some_and(|wans| *wans > 1);
         let learnt = gateway(wan, Family::Ipv4) == Some(Value::Word("auto"));

@@ -2,6 +2,8 @@
 //! default, and what each means. The parser, the JSON schema and the reference are all driven by
 //! it; a key that is not here does not exist.
 
+mod ppp;
+
 use crate::names::Family;
 
 /// A section of the file.
@@ -65,6 +67,16 @@ pub(super) enum Kind {
     Range,
     /// A domain.
     Domain,
+    /// A text on one line, bound in bytes; empty: nothing is given.
+    Text { max: usize },
+    /// Several such texts.
+    Texts { max: usize, each: usize },
+    /// A text that is never shown, perhaps of digits alone; empty: nothing is given.
+    Secret { digits: bool },
+    /// A path below a folder; empty: nothing is given.
+    Path { below: &'static str },
+    /// A place on USB; empty: nothing is given.
+    Port,
 }
 
 /// A word with its meaning.
@@ -141,11 +153,6 @@ pub(super) const LATER: &[Later] = &[
         name: "notify",
         hint: "remove it; `anywan events --json` prints a line for each change",
     },
-    Later {
-        section: "wan",
-        name: "ppp",
-        hint: "remove it: let the system run pppd, and name its interface, e.g. \"ppp0\"",
-    },
 ];
 
 /// What stands above the first section.
@@ -194,6 +201,7 @@ pub(super) const SECTIONS: &[Section] = &[
               given here replaces that key of `[health]`. Belongs below its `[[wan]]`.",
         keys: HEALTH,
     },
+    Section { path: "wan.ppp", many: false, doc: ppp::DOC, keys: ppp::KEYS },
     Section {
         path: "health",
         many: false,

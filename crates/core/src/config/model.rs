@@ -1,6 +1,7 @@
 //! The configuration as the rest of the core sees it: plain values, valid by construction. Made
 //! only by the parser beside it; says nothing about text.
 
+mod ppp;
 mod selector;
 mod served;
 mod target;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::names::{Family, MarkField, RulePriority, TableId, Weight};
 
+pub use ppp::{Line, Modem, Password, Ppp};
 pub use selector::Selector;
 pub use served::{Dhcp, Dns, Lease, StaticName};
 pub use target::{Expect, Host, HttpTarget, Kind, Target};
@@ -104,6 +106,9 @@ pub struct Wan {
     pub dns: Vec<IpAddr>,
     /// How its health is judged: `[wan.health]` over `[health]` over the defaults.
     pub health: Health,
+    /// How it is dialled; `None`: somebody else sets its interface up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ppp: Option<Ppp>,
 }
 
 impl Wan {

@@ -47,6 +47,9 @@ const TOGETHER: &str = "
 - `[dns]`, even empty, turns DNS for LANs on, `[lan.dhcp]` below a `[[lan]]` DHCP on that LAN;
   without them anywan runs neither, and whatever serves them goes on. Both need dnsmasq.
 - The ranges of two LANs have no address in common.
+- `[wan.ppp]` stands below its `[[wan]]` too, and has either `device` or `pppoe`. The WAN's
+  `interface` is the line's own, so no LAN's and no other WAN's; `gateway6 = \"off\"` asks the far end
+  for IPv4 alone.
 ";
 
 /// The reference, as Markdown that ends with a newline.
@@ -112,6 +115,12 @@ fn takes(kind: &Kind) -> String {
         Kind::Range => "two IPv4 addresses with `-` between them".to_owned(),
         Kind::Domain => "a domain's name".to_owned(),
         Kind::Mask => "a mask, hexadecimal in quotes, or a whole number".to_owned(),
+        Kind::Text { max } => format!("a text, {max} bytes at most"),
+        Kind::Texts { max, each } => format!("a list of at most {max} texts, {each} bytes each"),
+        Kind::Secret { digits: true } => "4 to 8 digits in quotes".to_owned(),
+        Kind::Secret { digits: false } => "a text, 200 bytes at most; never shown".to_owned(),
+        Kind::Path { below } => format!("a path that begins with `{below}`"),
+        Kind::Port => "a place on USB".to_owned(),
     }
 }
 
@@ -145,7 +154,12 @@ fn meanings(key: &Key) -> String {
         | Kind::Hosts
         | Kind::Range
         | Kind::Domain
-        | Kind::Mask => return String::new(),
+        | Kind::Mask
+        | Kind::Text { .. }
+        | Kind::Texts { .. }
+        | Kind::Secret { .. }
+        | Kind::Path { .. }
+        | Kind::Port => return String::new(),
     };
     let meanings: Vec<String> =
         words.iter().map(|word| format!("`\"{}\"`: {}", word.0, word.1)).collect();

@@ -55,6 +55,9 @@ fn section(section: &Section) -> Value {
 
 fn property(key: &Key) -> Value {
     let mut property = match &key.kind {
+        Kind::Interface if key.default.is_some() => {
+            json!({"type": "string", "maxLength": 15, "pattern": "^[^/\\s]*$"})
+        }
         Kind::Interface => json!({
             "anyOf": [
                 {"type": "string", "minLength": 1, "maxLength": 15, "pattern": "^[^/:\\s]+$"},
@@ -104,6 +107,18 @@ fn property(key: &Key) -> Value {
                 {"type": "integer", "minimum": 1, "maximum": u32::MAX},
             ]
         }),
+        Kind::Text { max } => json!({"type": "string", "maxLength": max}),
+        Kind::Texts { max, each } => json!({
+            "type": "array",
+            "maxItems": max,
+            "items": {"type": "string", "minLength": 1, "maxLength": each},
+        }),
+        Kind::Secret { digits: true } => json!({"type": "string", "pattern": "^([0-9]{4,8})?$"}),
+        Kind::Secret { digits: false } => json!({"type": "string", "maxLength": 200}),
+        Kind::Path { below } => json!({"type": "string", "pattern": format!("^({below}.*)?$")}),
+        Kind::Port => {
+            json!({"type": "string", "pattern": "^([0-9]+-[0-9]+(\\.[0-9]+)*)?$"})
+        }
     };
     if let Value::Object(fields) = &mut property {
         fields.insert("description".to_owned(), json!(key.doc));

@@ -18,7 +18,7 @@ pub fn render(file_name: &str, text: &str, faults: &[Fault], colour: bool) -> St
     let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
     let mut out = String::new();
     // Windows line ends would show up in the lines; the places stay the same.
-    let text = &text.replace('\r', " ");
+    let text = &masked(&text.replace('\r', " "));
     for fault in faults {
         if !out.is_empty() {
             out.push('\n');
@@ -35,6 +35,29 @@ pub fn render(file_name: &str, text: &str, faults: &[Fault], colour: bool) -> St
         out.push('\n');
     }
     out
+}
+
+/// The text with all that may be a password or a PIN made unreadable; every place stays the same,
+/// because each byte of it becomes one. What is shown of a file ends up in logs.
+fn masked(text: &str) -> String {
+    text.split_inclusive('\n').map(masked_line).collect()
+}
+
+fn masked_line(line: &str) -> String {
+    // Misspelt ones too.
+    let hides = |word: &str| {
+        let secret = word.starts_with("secret") || word.starts_with("pass");
+        (secret && !word.ends_with("_file")) || matches!(word, "pin" | "sim_pin" | "pincode")
+    };
+    let starts = line.match_indices('=').filter(|(at, _)| {
+        let before = line[..*at].trim_end().trim_end_matches(['"', '\'']);
+        let word = before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_').next();
+        word.is_some_and(hides)
+    });
+    let Some((start, _)) = starts.min() else { return line.to_owned() };
+    let (shown, hidden) = line.split_at(start + 1);
+    let hide = |c: char| if c.is_whitespace() { c.to_string() } else { "*".repeat(c.len_utf8()) };
+    shown.chars().map(String::from).chain(hidden.chars().map(hide)).collect()
 }
 
 type Piece<'a> = Snippet<'a, annotate_snippets::Annotation<'a>>;

@@ -19,8 +19,9 @@ use super::model::{Lease, StaticName, Target};
 use super::near::nearest;
 use super::served;
 use super::target;
+use super::text;
 use super::types::wrong_type;
-use crate::names::{Family, MarkField};
+use crate::names::{Family, MarkField, Secret};
 
 /// A value that its kind allows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,8 @@ pub(super) enum Value {
     Range(Ipv4Addr, Ipv4Addr),
     Leases(Vec<Lease>),
     Hosts(Vec<StaticName>),
+    Texts(Vec<String>),
+    Secret(Secret),
 }
 
 /// Reads the value of `key`, which stands at `at`; all that is wrong with it goes to `faults`.
@@ -70,30 +73,46 @@ pub(super) fn read(
             let list = served::list(at, value, limits, faults, served::name)?;
             return Some(Value::Hosts(values(list)));
         }
-        Kind::Range => text(key, value.get_ref())
+        Kind::Range => string(key, value.get_ref())
             .and_then(served::range)
             .map(|(first, last)| Value::Range(first, last)),
-        Kind::Domain => text(key, value.get_ref()).and_then(served::domain).map(Value::Text),
+        Kind::Domain => string(key, value.get_ref()).and_then(served::domain).map(Value::Text),
+        Kind::Texts { max, each } => {
+            return text::list(at, value, *max, *each, faults).map(Value::Texts);
+        }
         Kind::Mask => mask(value.get_ref()),
         Kind::Flag => flag(value.get_ref()),
         Kind::Number { min, max } => number(value.get_ref(), *min, *max).map(Value::Number),
-        Kind::Interface => text(key, value.get_ref()).and_then(interface),
-        Kind::Name => text(key, value.get_ref()).and_then(name),
-        Kind::Words(words) => text(key, value.get_ref()).and_then(|text| one_of(text, words)),
+        Kind::Interface => string(key, value.get_ref()).and_then(|text| match text {
+            "" if key.default.is_some() => Ok(Value::Text(String::new())),
+            _ => interface(text),
+        }),
+        Kind::Name => string(key, value.get_ref()).and_then(name),
+        Kind::Text { max } => {
+            string(key, value.get_ref()).and_then(|text| text::plain(text, *max)).map(Value::Text)
+        }
+        Kind::Secret { digits } => string(key, value.get_ref())
+            .and_then(|text| text::secret(text, *digits))
+            .map(Value::Secret),
+        Kind::Path { below } => {
+            string(key, value.get_ref()).and_then(|text| text::path(text, below)).map(Value::Text)
+        }
+        Kind::Port => string(key, value.get_ref()).and_then(text::port).map(Value::Text),
+        Kind::Words(words) => string(key, value.get_ref()).and_then(|text| one_of(text, words)),
         Kind::Time { min_ms, max_ms, words } => {
-            text(key, value.get_ref()).and_then(|text| match word(text, words) {
+            string(key, value.get_ref()).and_then(|text| match word(text, words) {
                 Some(word) => Ok(Value::Word(word)),
                 None => duration::read(text, *min_ms, *max_ms, words).map(Value::Time),
             })
         }
         Kind::Bytes { min, max, words } => {
-            text(key, value.get_ref()).and_then(|text| match word(text, words) {
+            string(key, value.get_ref()).and_then(|text| match word(text, words) {
                 Some(word) => Ok(Value::Word(word)),
                 None => bytes::read(text, *min, *max, words).map(Value::Bytes),
             })
         }
         Kind::Address { family, words } => {
-            text(key, value.get_ref()).and_then(|text| one_address(key, text, *family, words))
+            string(key, value.get_ref()).and_then(|text| one_address(key, text, *family, words))
         }
     };
     result.map_err(|wrong| faults(wrong.at(at, value.span()))).ok()
@@ -103,7 +122,7 @@ fn values<T>(list: Vec<(T, std::ops::Range<usize>)>) -> Vec<T> {
     list.into_iter().map(|(value, _)| value).collect()
 }
 
-fn text<'a>(key: &Key, value: &'a DeValue<'_>) -> Result<&'a str, Wrong> {
+fn string<'a>(key: &Key, value: &'a DeValue<'_>) -> Result<&'a str, Wrong> {
     if let DeValue::String(text) = value {
         return Ok(text);
     }
@@ -135,6 +154,16 @@ fn text<'a>(key: &Key, value: &'a DeValue<'_>) -> Result<&'a str, Wrong> {
         (Kind::Name, _) => "\"adsl\"",
         (Kind::Range, _) => "\"192.168.1.100-192.168.1.199\"",
         (Kind::Domain, _) => "\"lan\"",
+        (Kind::Secret { .. }, DeValue::Integer(_)) => {
+            let hint = format!("put it in quotes: {} = \"…\"", key.name);
+            return Err(wrong_type("a string", value, hint));
+        }
+        (Kind::Secret { .. } | Kind::Text { .. }, _) => "\"…\"",
+        (Kind::Path { below }, _) => {
+            let hint = format!("write it in quotes, e.g. {} = \"{below}…\"", key.name);
+            return Err(wrong_type("a string", value, hint));
+        }
+        (Kind::Port, _) => "\"1-1.2\"",
         (Kind::Interface, DeValue::Array(_)) => {
             let hint = "write one section for each interface, e.g. two [[lan]]";
             return Err(wrong_type("a string", value, hint));

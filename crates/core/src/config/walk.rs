@@ -26,6 +26,8 @@ pub(super) struct Draft {
     pub(super) wans: Vec<Fields>,
     /// The `[wan.health]` of each WAN.
     pub(super) wan_health: Vec<Fields>,
+    /// The `[wan.ppp]` of each WAN.
+    pub(super) wan_ppp: Vec<Fields>,
     pub(super) health: Fields,
     pub(super) dns: Fields,
     pub(super) router: Fields,
@@ -55,11 +57,6 @@ impl Fields {
         self.given.get(name).map(|found| found.as_ref().map(|found| &found.value))
     }
 
-    /// Whether the section is there.
-    pub(super) fn is_there(&self) -> bool {
-        !self.span.is_empty()
-    }
-
     /// A text that was given.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
         match self.given(name)?? {
@@ -75,8 +72,15 @@ impl Fields {
             | Value::Servers(_)
             | Value::Range(..)
             | Value::Leases(_)
-            | Value::Hosts(_) => None,
+            | Value::Hosts(_)
+            | Value::Texts(_)
+            | Value::Secret(_) => None,
         }
+    }
+
+    /// Whether the section is there.
+    pub(super) fn is_there(&self) -> bool {
+        self.span != (0..0)
     }
 
     /// The place of a value, or of the header where it is not given.
@@ -97,6 +101,7 @@ pub(super) fn walk(document: &Document<'_>, faults: &mut Faults) -> Draft {
         lan_dhcp: lans.iter().map(|row| walk.inner("lan.dhcp", row)).collect(),
         lans: lans.iter().map(|row| walk.fields("lan", row)).collect(),
         wan_health: wans.iter().map(|row| walk.inner("wan.health", row)).collect(),
+        wan_ppp: wans.iter().map(|row| walk.inner("wan.ppp", row)).collect(),
         wans: wans.iter().map(|row| walk.fields("wan", row)).collect(),
         health: walk.top("health"),
         dns: walk.top("dns"),
@@ -348,25 +353,25 @@ fn homes(typed: &str) -> Vec<String> {
 
 /// The key or section that an unknown one was probably meant to be.
 fn meant(path: &str, typed: &str) -> Option<&'static str> {
-    if !homes(typed).is_empty() {
-        return None;
-    }
     let keys = keys::section(path).map_or(&[][..], |section| section.keys);
+    let also_called = keys.iter().find(|key| key.aliases.contains(&typed)).map(|key| key.name);
+    if also_called.is_some() || !homes(typed).is_empty() {
+        return also_called;
+    }
     let names = keys.iter().map(|key| key.name).chain(keys::children(path).map(Section::name));
     nearest(typed, names)
-        .or_else(|| keys.iter().find(|key| key.aliases.contains(&typed)).map(|key| key.name))
 }
 
 fn advice(path: &str, typed: &str) -> String {
-    let homes = homes(typed);
-    if !homes.is_empty() {
-        return format!("`{typed}` belongs {}", homes.join(" or "));
-    }
     if let Some(near) = meant(path, typed) {
         return match keys::children(path).find(|section| section.name() == near) {
             Some(section) => format!("did you mean {}?", section.header()),
             None => format!("did you mean `{near}`?"),
         };
+    }
+    let homes = homes(typed);
+    if !homes.is_empty() {
+        return format!("`{typed}` belongs {}", homes.join(" or "));
     }
     let keys = keys::section(path).map_or(&[][..], |section| section.keys);
     let known: Vec<String> = keys

@@ -100,7 +100,7 @@ impl Engine {
 
     /// The programs that should run, were none of them to wait.
     fn wanted_programs(&self) -> BTreeMap<String, Program> {
-        let mut programs = BTreeMap::new();
+        let mut programs = self.dial_programs();
         let known = &self.resolving.known;
         if let Some(program) = dnsmasq::program(&self.config, &self.numbers, known) {
             programs.insert(dnsmasq::NAME.to_owned(), program);
@@ -109,6 +109,10 @@ impl Engine {
     }
 
     pub(super) fn child_ended(&mut self, end: &ChildEnd, now: Moment) {
+        self.stale = true;
+        if self.dial_ended(end, now) {
+            return;
+        }
         let how = match (end.status, end.signal) {
             (Some(status), _) => format!("ended with exit code {status}"),
             (None, Some(signal)) => format!("was ended by signal {signal}"),
@@ -117,7 +121,6 @@ impl Engine {
         let said = end.said.trim();
         let what = if said.is_empty() { how } else { format!("{how}: {said}") };
         self.ends.note(&end.name, "child.ended", what, end.lived, now);
-        self.stale = true;
     }
 
     /// Lets time pass for programs that ended.

@@ -12,7 +12,7 @@ use crate::api::Problem;
 use crate::config::Config;
 use crate::names::{Family, IfIndex, Mac, RulePriority, WanId};
 use crate::observed::{
-    Address, ChildEnd, Cpus, Link, Neighbour, Nft, Route, Rule, Running, TcpFlow, Traffic,
+    Address, ChildEnd, Cpus, Dialling, Link, Neighbour, Nft, Route, Rule, Running, TcpFlow, Traffic,
 };
 use crate::resolvers::Said;
 use crate::steps::{ProbeResult, Step};
@@ -72,6 +72,18 @@ pub enum Event {
     Children(BTreeMap<String, Running>),
     /// One of them has ended, and not because we wanted it to.
     ChildEnded(ChildEnd),
+    /// The ends of the logs of [`Engine::watched_logs`], of those programs that run or have just
+    /// ended.
+    Logs(BTreeMap<String, String>),
+    /// The answer to [`Ask::Look`](crate::steps::Ask::Look).
+    Dialling(Dialling),
+    /// A modem was given a new start, or not.
+    Reset {
+        /// The WAN's name.
+        wan: String,
+        /// Why not.
+        error: Option<String>,
+    },
     /// A step could not be carried out.
     StepFailed {
         /// The step.
@@ -165,7 +177,7 @@ pub enum Event {
 pub struct Happening {
     /// When.
     pub at: Moment,
-    /// `state`, `choice`, `told`, `drain`, `linger`, `drill`, `repair`, `problem`, `solved`,
+    /// `state`, `choice`, `told`, `drain`, `linger`, `drill`, `dial`, `repair`, `problem`, `solved`,
     /// `config`.
     pub kind: &'static str,
     /// The WAN concerned, or empty.

@@ -125,6 +125,7 @@ impl Engine {
         other.name_interfaces();
         other.read = self.read;
         other.sides = self.sides.clone();
+        other.dials = self.dials.clone();
         other.started = self.started;
         other.refresh_facts(now);
         other.choice =
@@ -144,6 +145,10 @@ impl Engine {
     /// A program that does not start is asked for again after a pause of its own.
     pub(super) fn step_failed(&mut self, step: &Step, error: String, now: Moment) {
         if let Step::StartChild { name, .. } = step {
+            if self.dial_not_started(name, &error, now) {
+                self.stale = true;
+                return;
+            }
             self.ends.note(name, "child.not-started", error, Duration::ZERO, now);
         } else {
             self.attempts.failed(step, error);

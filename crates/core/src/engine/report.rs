@@ -61,6 +61,10 @@ impl Engine {
         let facts = self.facts.get(&id).map_or(&none, |f| f.sides.get(family));
         let side = self.sides.get(&id).map(|sides| sides.get(family));
         let ms = |span: std::time::Duration| (span.as_secs_f64() * 1e6).round() / 1e3;
+        let told = side.map_or_else(String::new, |s| s.reason().to_owned());
+        let dialled = (facts.obstacle == Some(Obstacle::NoInterface))
+            .then(|| self.wan(id).and_then(|wan| self.dial_words(wan)));
+        let reason = dialled.flatten().unwrap_or(told);
         FamilyStatus {
             state: self.state_of(id, family),
             share_percent: share(self.choice.get(family), id),
@@ -70,7 +74,7 @@ impl Engine {
             loss_percent: side.and_then(|s| s.loss_percent()),
             jitter_ms: side.and_then(|s| s.jitter()).map(ms),
             since: side.map_or_else(String::new, |s| clock(s.since())),
-            reason: side.map_or_else(String::new, |s| s.reason().to_owned()),
+            reason,
         }
     }
 
@@ -201,6 +205,14 @@ impl Engine {
         };
         let obstacle = |family| self.facts.get(id).and_then(|f| f.sides.get(family).obstacle);
         let both = [obstacle(Family::Ipv4), obstacle(Family::Ipv6)];
+        let mut problems = Vec::new();
+        if let Some(ppp) = &wan.ppp {
+            problems.extend(self.dial_problems(wan, ppp));
+            // That it is not there is told in better words.
+            if both.contains(&Some(Obstacle::NoInterface)) {
+                return problems;
+            }
+        }
         if both.contains(&Some(Obstacle::NoInterface)) {
             let what = format!("the interface {} does not exist; it is waited for", wan.interface);
             let hint = "`ip link` lists the interfaces there are";

@@ -66,6 +66,7 @@ fn wan(number: u8, priority: u8, weight: u16) -> Wan {
             max_latency: None,
             max_jitter: None,
         },
+        ppp: None,
     }
 }
 
@@ -246,6 +247,7 @@ impl World {
                 self.searches += 1;
                 self.engine.handle(Event::Untranslated { family, deleted: 0 }, self.now);
             }
+            Ask::Look { .. } | Ask::Reset { .. } => panic!("nothing is dialled here"),
             Ask::Evacuate { wan, family, .. } => {
                 self.evacuated.push((wan, family));
                 let event = Event::Evacuated { wan, family, deleted: 0 };

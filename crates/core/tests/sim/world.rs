@@ -534,7 +534,11 @@ impl World {
                 self.engine.handle(Event::Woken { wan, family, flows }, self.now);
             }
             // Nothing comes of it but packets.
-            Ask::Refuse { .. } | Ask::Consult(_) | Ask::Dhcp { .. } => {}
+            Ask::Refuse { .. }
+            | Ask::Consult(_)
+            | Ask::Dhcp { .. }
+            | Ask::Look { .. }
+            | Ask::Reset { .. } => {}
             Ask::Release { wan, family, .. } => {
                 self.engine.handle(Event::Released { wan, family, flows: 0 }, self.now);
             }

@@ -13,6 +13,7 @@ use anywan_core::time::Moment;
 
 use super::{Daemon, chain};
 use crate::kernel::Gone;
+use crate::ppp;
 
 /// Between two portions of clients that are woken, so that no queue on the way overflows.
 const PORTION_GAP: Duration = Duration::from_millis(1);
@@ -100,6 +101,8 @@ impl Daemon {
                 }
                 return;
             }
+            Ask::Look { devices, secrets } => Ok(Event::Dialling(ppp::look(devices, secrets))),
+            Ask::Reset { wan, how } => return ppp::reset(wan, how, self.outcomes.clone()),
             Ask::CountTraffic => self.kernel.traffic().map(Event::Traffic),
             Ask::CountFlows { wan, mark: (mark, mask) } => {
                 let count = self.kernel.count_flows(mark, mask);

@@ -1,6 +1,7 @@
 //! Reads again what may have changed, and hands it to the engine. In: hints, of the kernel and of
 //! steps. A reading that fails is a problem, and made up for soon.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anywan_core::api::Problem;
@@ -9,10 +10,12 @@ use anywan_core::steps::Step;
 
 use super::{Daemon, chain};
 use crate::kernel::{Hints, KernelError};
+use crate::ppp;
 
 /// The CPUs' work is looked at so long after an interface came or changed: it comes with several
 /// messages, and whatever else it brings goes first.
 const CPUS_AFTER: Duration = Duration::from_millis(200);
+
 impl Daemon {
     pub(super) fn reread_all(&mut self) {
         self.reread(Hints { overrun: true, ..Hints::default() });
@@ -35,6 +38,17 @@ impl Daemon {
         }
         let (code, at) = ("kernel.unreadable".to_owned(), "kernel".to_owned());
         self.handle(Event::Solved { code, at });
+    }
+
+    /// Reads what programs have written, where that says more than that they run.
+    pub(super) fn read_logs(&mut self) {
+        let names = self.engine.watched_logs().into_iter();
+        let logs = names
+            .filter_map(|name| ppp::log_in(&self.children.folder_of(&name)).map(|log| (name, log)));
+        let logs: BTreeMap<String, String> = logs.collect();
+        if !logs.is_empty() {
+            self.handle(Event::Logs(logs));
+        }
     }
 
     fn try_reread(&mut self, hints: Hints) -> Result<(), KernelError> {
@@ -87,6 +101,7 @@ impl Daemon {
     }
 
     fn try_reread_all(&mut self) -> Result<(), KernelError> {
+        self.read_logs();
         // Which parameters matter depends on which interfaces there are.
         let links = self.kernel.links()?;
         self.handle(Event::Links(links));
