@@ -270,10 +270,14 @@ const LOGS: [&str; 8] = [
     "Modem hangup\n",
 ];
 
+fn see((wanted, urgent, ready, line): (bool, bool, bool, u8)) -> Happening {
+    Happening::See { wanted, urgent, ready, line }
+}
+
 fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         4 => (any::<bool>(), any::<bool>(), any::<bool>(), 0..3_u8)
-            .prop_map(|(wanted, urgent, ready, line)| Happening::See { wanted, urgent, ready, line }),
+            .prop_map(see),
         4 => (0..LOGS.len()).prop_map(Happening::Ended),
         1 => Just(Happening::NotStarted),
         1 => Just(Happening::Reset),
@@ -294,7 +298,9 @@ proptest! {
     /// been dealt with; and no PIN that a SIM did not take is sent twice in a row of one
     /// configuration, whoever kills the daemon in between.
     #[test]
-    fn the_laws_of_dialling_hold_whatever_happens(story in prop::collection::vec(happening(), 1..80)) {
+    fn the_laws_of_dialling_hold_whatever_happens(
+        story in prop::collection::vec(happening(), 1..80),
+    ) {
         let (mut dial, mut now, mut pin) = (Dial::new("a", None), at(0), 0_u64);
         // pppd as it really is: running, started with the PIN or without.
         let mut process: Option<Option<u64>> = None;
