@@ -47,7 +47,7 @@ pub struct Observed {
     pub dialling: Dialling,
     /// Who resolves names behind a WAN, best first, as its far end has said; by the WAN's name.
     #[serde(default)]
-    pub resolvers: BTreeMap<String, Vec<IpAddr>>,
+    pub line_resolvers: BTreeMap<String, Vec<IpAddr>>,
     /// The programs that we run for ourselves, by our name for each.
     #[serde(default)]
     pub children: BTreeMap<String, Running>,

@@ -110,7 +110,7 @@ impl Kernel {
             nft: self.nft()?,
             children: BTreeMap::new(),
             dialling: Dialling::default(),
-            resolvers: BTreeMap::new(),
+            line_resolvers: BTreeMap::new(),
         })
     }
 

@@ -102,7 +102,7 @@ impl Engine {
             }
         }
         let running = &self.observed.children;
-        self.observed.resolvers.retain(|wan, _| running.contains_key(&program_of(wan)));
+        self.observed.line_resolvers.retain(|wan, _| running.contains_key(&program_of(wan)));
         self.look(missing, now);
     }
 
@@ -229,8 +229,8 @@ impl Engine {
             let resolvers: Vec<IpAddr> = said.resolvers;
             let some = !resolvers.is_empty();
             let Some(wan) = name.strip_prefix("ppp-").filter(|_| some) else { continue };
-            if self.observed.resolvers.get(wan) != Some(&resolvers) {
-                self.observed.resolvers.insert(wan.to_owned(), resolvers);
+            if self.observed.line_resolvers.get(wan) != Some(&resolvers) {
+                self.observed.line_resolvers.insert(wan.to_owned(), resolvers);
                 self.stale = true;
             }
         }
