@@ -203,18 +203,8 @@ impl Engine {
     /// Takes an event in.
     pub fn handle(&mut self, event: Event, now: Moment) {
         match event {
-            Event::Links(links) => {
-                self.read.links = true;
-                let changed = replace(&mut self.observed.links, links);
-                self.name_interfaces();
-                self.facts_changed(changed, now);
-            }
-            Event::Addresses(addresses) => {
-                self.read.addresses = true;
-                let addresses = interfaces::steady(&self.observed.addresses, addresses);
-                let changed = replace(&mut self.observed.addresses, addresses);
-                self.facts_changed(changed, now);
-            }
+            Event::Links(links) => self.take_links(links, now),
+            Event::Addresses(addresses) => self.take_addresses(addresses, now),
             Event::Routes(routes) => {
                 self.read.routes = true;
                 self.note_foreign_defaults(&routes, now);

@@ -55,9 +55,9 @@ pub(super) fn read(
     let mut all: Vec<IpNet> = Vec::new();
     for (n, entry) in list.iter().enumerate() {
         let at = format!("{at}[{n}]");
-        let read = match entry.get_ref() {
-            DeValue::String(text) => one(text, &[]),
-            other => Err(wrong_type("a string", other, "write e.g. \"192.0.2.10/24\"")),
+        let read = match entry.get_ref().as_str() {
+            Some(text) => one(text, &[]),
+            None => Err(wrong_type("a string", entry.get_ref(), "write e.g. \"192.0.2.10/24\"")),
         };
         match read {
             Ok(address) if all.iter().any(|other| other.addr() == address.addr()) => {

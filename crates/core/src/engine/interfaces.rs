@@ -1,21 +1,23 @@
 //! The interfaces that the file means, by the names that they have now; and addresses whose
 //! lifetimes are told anew with each reading.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::Engine;
 use super::report::problem;
+use super::{Engine, replace};
 use crate::api::Problem;
 use crate::config::{Config, Wan};
 use crate::facts;
-use crate::observed::{Address, OwnAddress};
+use crate::names::IfIndex;
+use crate::observed::{Address, Link, OwnAddress};
+use crate::time::Moment;
 
 /// The kernel tells lifetimes in whole seconds: the same one differs so much from reading to reading.
 const JITTER: Duration = Duration::from_secs(3);
 
 /// What was read, with ends of lifetimes as they were told before where they are the same.
-pub(super) fn steady(before: &BTreeSet<Address>, now: BTreeSet<Address>) -> BTreeSet<Address> {
+fn steady(before: &BTreeSet<Address>, now: BTreeSet<Address>) -> BTreeSet<Address> {
     let settled = |mut address: Address| {
         let own = OwnAddress::of(&address);
         let until = before.iter().find(|old| own.is(old)).and_then(|old| old.until);
@@ -30,6 +32,20 @@ pub(super) fn steady(before: &BTreeSet<Address>, now: BTreeSet<Address>) -> BTre
 }
 
 impl Engine {
+    pub(super) fn take_links(&mut self, links: BTreeMap<IfIndex, Link>, now: Moment) {
+        self.read.links = true;
+        let changed = replace(&mut self.observed.links, links);
+        self.name_interfaces();
+        self.facts_changed(changed, now);
+    }
+
+    pub(super) fn take_addresses(&mut self, addresses: BTreeSet<Address>, now: Moment) {
+        self.read.addresses = true;
+        let addresses = steady(&self.observed.addresses, addresses);
+        let changed = replace(&mut self.observed.addresses, addresses);
+        self.facts_changed(changed, now);
+    }
+
     /// Takes another file's text as written.
     pub(super) fn rewrite(&mut self, written: Config) {
         self.config = written.clone();

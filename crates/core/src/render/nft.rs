@@ -168,10 +168,7 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
     // Packets that speak for no flow that waits for an answer - our own refusals of scans, and
     // strays, whose other half does not pass here - would look like a WAN that does not answer.
     chain(text, &format!("uncounted{id}"), &[set_mark(field, field.keep(id))]);
-    chain(text, &format!("place{id}"), &[set_mark(field, field.place(id))]);
-    // The mark of probes: the flow is the WAN's only as long as each of its packets says so, is
-    // not counted and not told to move.
-    chain(text, &format!("only{id}"), &[set_mark(field, field.keep(id))]);
+    placing_chains(text, field, id);
     chain(text, &format!("back{id}"), &counted("back"));
     cut_chains(text, field, id);
     let pin = format!("ct mark set ct mark & {rest:#x} | {keep:#x}");
@@ -225,6 +222,13 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
             format!("meta nfproto ipv6 tcp option maxseg size set {}", mtu - 60),
         ],
     );
+}
+
+fn placing_chains(text: &mut String, field: MarkField, id: WanId) {
+    chain(text, &format!("place{id}"), &[set_mark(field, field.place(id))]);
+    // The mark of probes: the flow is the WAN's only as long as each of its packets says so, is
+    // not counted and not told to move.
+    chain(text, &format!("only{id}"), &[set_mark(field, field.keep(id))]);
 }
 
 /// A drill: what comes from beyond the WAN's own subnet is dropped, and what flows of LANs would
@@ -427,18 +431,23 @@ fn base_chains(text: &mut String, shape: &Shape) {
     }
     base(text, "output", "route", "mangle", output_rules(shape));
     if shape.aliased {
-        let behind = "dnat ip to ip daddr map @behind";
-        for (name, hook, from) in
-            [("alias_from_lan", "prerouting", "iif @lans "), ("alias_from_here", "output", "")]
-        {
-            // Right before others' dstnat, a word that nft does not know for both hooks.
-            let base = format!("type nat hook {hook} priority -110; policy accept;");
-            chain(text, name, &[base, format!("{from}{behind}")]);
-        }
+        alias_chains(text);
     }
     // Before other programs' source translation: a flow that has been translated is not shown to
     // these chains again. A flow's first packet passes here, and no other.
     base(text, "postrouting", "nat", "srcnat - 10", leaving_rules());
+}
+
+/// What is sent to a gateway's alias goes to the gateway.
+fn alias_chains(text: &mut String) {
+    let behind = "dnat ip to ip daddr map @behind";
+    for (name, hook, from) in
+        [("alias_from_lan", "prerouting", "iif @lans "), ("alias_from_here", "output", "")]
+    {
+        // Right before others' dstnat, a word that nft does not know for both hooks.
+        let base = format!("type nat hook {hook} priority -110; policy accept;");
+        chain(text, name, &[base, format!("{from}{behind}")]);
+    }
 }
 
 fn output_rules(shape: &Shape) -> Vec<String> {

@@ -52,7 +52,11 @@ fn static_addresses_bring_a_wan_up_that_nobody_else_has_set_up() -> Result<()> {
         Ok(())
     })?;
     let bound = topology.router_client().from(vec!["192.168.102.3".parse()?]);
-    ensure!(bound.connect(Proto::Tcp, Family::V4)? == 2, "bound to the second address");
+    // The rule for what has this source follows the address.
+    until(DEADLINE, "what is bound to the second address to leave there", || {
+        ensure!(bound.connect(Proto::Tcp, Family::V4)? == 2, "by another");
+        Ok(())
+    })?;
     let only = list.replace("192.168.102.2", "192.168.102.3");
     let talking = {
         let mut flows = flows_of_every_kind(&client, 12)?;
