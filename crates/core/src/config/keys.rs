@@ -3,6 +3,7 @@
 //! it; a key that is not here does not exist.
 
 mod ppp;
+mod served;
 
 use crate::names::Family;
 
@@ -186,7 +187,7 @@ pub(super) const SECTIONS: &[Section] = &[
         many: false,
         doc: "Addresses for the hosts of this LAN. Belongs below its `[[lan]]`; without it anywan \
               lends none there. Clients are told this router as router and DNS server.",
-        keys: DHCP,
+        keys: served::DHCP,
     },
     Section {
         path: "wan",
@@ -214,7 +215,7 @@ pub(super) const SECTIONS: &[Section] = &[
         doc: "DNS for LANs: this router answers on their interfaces, remembers, and asks the \
               resolvers of the WANs that work, each through its own WAN. Also when empty; without \
               it anywan answers no questions.",
-        keys: DNS,
+        keys: served::DNS,
     },
     Section { path: "router", many: false, doc: "The router as a whole.", keys: ROUTER },
 ];
@@ -238,95 +239,6 @@ const LAN: &[Key] = &[
         doc: "What happens to new connections that come from a WAN to this network, unless a port \
               forwarding (DNAT) of yours brought them.",
         aliases: &["incoming", "forward"],
-    },
-];
-
-const DHCP: &[Key] = &[
-    Key {
-        name: "range",
-        kind: Kind::Range,
-        default: None,
-        doc: "The addresses to lend, the first and the last, e.g. \
-              `\"192.168.1.100-192.168.1.199\"`; of the network that the router's own address on \
-              this LAN is in.",
-        aliases: &["pool", "addresses", "dhcp_range"],
-    },
-    Key {
-        name: "lease",
-        kind: Kind::Time { min_ms: 120_000, max_ms: 2_592_000_000, words: &[] },
-        default: Some("\"12h\""),
-        doc: "For how long an address is lent.",
-        aliases: &["lease_time", "ttl"],
-    },
-    Key {
-        name: "leases",
-        kind: Kind::Leases,
-        default: Some("[]"),
-        doc: "Who always gets the same address, and its name if it is to have one: \
-              `[\"b8:27:eb:00:00:01 192.168.1.10 printer\"]`. The address need not be in the \
-              range.",
-        aliases: &["static", "reservations", "static_leases"],
-    },
-    Key {
-        name: "router",
-        kind: Kind::Address {
-            family: Family::Ipv4,
-            words: &[Word("auto", "this router, by its address on the LAN")],
-        },
-        default: Some("\"auto\""),
-        doc: "The router that clients are told.",
-        aliases: &["gateway"],
-    },
-    Key {
-        name: "dns",
-        kind: Kind::Servers { max: SERVERS_MAX },
-        default: Some("[]"),
-        doc: "The DNS servers that clients are told; empty: this router.",
-        aliases: &["dns_servers", "nameservers"],
-    },
-    Key {
-        name: "ra",
-        kind: Kind::Flag,
-        default: Some("false"),
-        doc: "Announce this router and the LAN's IPv6 prefixes (router advertisements), so that \
-              hosts give themselves addresses; needs a prefix on the interface.",
-        aliases: &["ipv6", "slaac"],
-    },
-];
-
-/// More resolvers than anybody is given.
-const SERVERS_MAX: usize = 8;
-
-const DNS: &[Key] = &[
-    Key {
-        name: "upstreams",
-        kind: Kind::Servers { max: SERVERS_MAX },
-        default: Some("[]"),
-        doc: "Resolvers that are asked, through each WAN, where the WAN gives none of its own or \
-              only such that do not answer or lie. While there are none anywhere, a WAN's gateway \
-              is asked.",
-        aliases: &["servers", "forwarders", "nameservers"],
-    },
-    Key {
-        name: "cache",
-        kind: Kind::Number { min: 0, max: 10_000 },
-        default: Some("1000"),
-        doc: "How many names are remembered.",
-        aliases: &["cache_size"],
-    },
-    Key {
-        name: "domain",
-        kind: Kind::Domain,
-        default: Some("\"lan\""),
-        doc: "The domain of the hosts on LANs; questions for names in it never leave.",
-        aliases: &["local", "search"],
-    },
-    Key {
-        name: "hosts",
-        kind: Kind::Hosts,
-        default: Some("[]"),
-        doc: "Names that are always known: `[\"192.168.1.5 nas\"]`.",
-        aliases: &["names", "records", "address"],
     },
 ];
 
@@ -442,7 +354,7 @@ const WAN: &[Key] = &[
     },
     Key {
         name: "dns",
-        kind: Kind::Servers { max: SERVERS_MAX },
+        kind: Kind::Servers { max: served::SERVERS_MAX },
         default: Some("[]"),
         doc: "Its resolvers, for LANs that `[dns]` serves; empty: those that the system was given \
               with the address.",

@@ -58,14 +58,7 @@ fn property(key: &Key) -> Value {
         Kind::Interface if key.default.is_some() => {
             json!({"type": "string", "maxLength": 15, "pattern": "^[^/\\s]*$"})
         }
-        Kind::Interface => json!({
-            "anyOf": [
-                {"type": "string", "minLength": 1, "maxLength": 15, "pattern": "^[^/:\\s]+$"},
-                {"type": "string", "pattern": "^mac:([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}$"},
-                {"type": "string", "pattern": "^usb:[0-9]+-[0-9]+([.][0-9]+)*$"},
-                {"type": "string", "pattern": "^driver:[^/:\\s]{1,31}$"},
-            ]
-        }),
+        Kind::Interface => interface(),
         Kind::Name => json!({"type": "string", "pattern": "^[a-z0-9-]{1,15}$"}),
         Kind::Words(words) => json!({"type": "string", "enum": names(words)}),
         Kind::Number { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
@@ -78,18 +71,7 @@ fn property(key: &Key) -> Value {
         Kind::Address { words, .. } => {
             one_of(words, json!({"type": "string", "pattern": "^[0-9a-fA-F.:]+$"}))
         }
-        Kind::Addresses { words } => {
-            let one = json!({"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$"});
-            let mut either = one_of(words, one.clone());
-            if let Some(any) = either["anyOf"].as_array_mut() {
-                let (most, unique) = (MAX_ADDRESSES, true);
-                any.push(json!({
-                    "type": "array", "minItems": 1, "maxItems": most, "uniqueItems": unique,
-                    "items": one,
-                }));
-            }
-            either
-        }
+        Kind::Addresses { words } => addresses(words),
         Kind::Targets => json!({
             "type": "array",
             "maxItems": MAX_TARGETS,
@@ -127,6 +109,29 @@ fn property(key: &Key) -> Value {
         }
     }
     property
+}
+
+fn interface() -> Value {
+    json!({
+        "anyOf": [
+            {"type": "string", "minLength": 1, "maxLength": 15, "pattern": "^[^/:\\s]+$"},
+            {"type": "string", "pattern": "^mac:([0-9a-fA-F]{2}[:-]){5}[0-9a-fA-F]{2}$"},
+            {"type": "string", "pattern": "^usb:[0-9]+-[0-9]+([.][0-9]+)*$"},
+            {"type": "string", "pattern": "^driver:[^/:\\s]{1,31}$"},
+        ]
+    })
+}
+
+fn addresses(words: &[Word]) -> Value {
+    let one = json!({"type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$"});
+    let mut either = one_of(words, one.clone());
+    if let Some(any) = either["anyOf"].as_array_mut() {
+        let (most, unique) = (MAX_ADDRESSES, true);
+        any.push(json!({
+            "type": "array", "minItems": 1, "maxItems": most, "uniqueItems": unique, "items": one,
+        }));
+    }
+    either
 }
 
 fn list(max: usize, pattern: &str) -> Value {

@@ -59,15 +59,7 @@ pub(super) fn read(
             served::twice(at, &list, faults, |address| Some(*address));
             return Some(Value::Servers(values(list)));
         }
-        Kind::Leases => {
-            let example = "b8:27:eb:00:00:01 192.168.1.10 printer";
-            let limits = (served::ENTRIES_MAX, example);
-            let list = served::list(at, value, limits, faults, served::lease)?;
-            served::twice(at, &list, faults, |lease| Some(lease.mac));
-            served::twice(at, &list, faults, |lease| Some(lease.address));
-            served::twice(at, &list, faults, |lease| lease.name.clone());
-            return Some(Value::Leases(values(list)));
-        }
+        Kind::Leases => return leases(at, value, faults),
         Kind::Hosts => {
             let limits = (served::ENTRIES_MAX, "192.168.1.5 nas");
             let list = served::list(at, value, limits, faults, served::name)?;
@@ -116,6 +108,15 @@ pub(super) fn read(
         }
     };
     result.map_err(|wrong| faults(wrong.at(at, value.span()))).ok()
+}
+
+fn leases(at: &str, value: &Spanned<DeValue<'_>>, faults: &mut impl FnMut(Fault)) -> Option<Value> {
+    let limits = (served::ENTRIES_MAX, "b8:27:eb:00:00:01 192.168.1.10 printer");
+    let list = served::list(at, value, limits, faults, served::lease)?;
+    served::twice(at, &list, faults, |lease| Some(lease.mac));
+    served::twice(at, &list, faults, |lease| Some(lease.address));
+    served::twice(at, &list, faults, |lease| lease.name.clone());
+    Some(Value::Leases(values(list)))
 }
 
 fn values<T>(list: Vec<(T, std::ops::Range<usize>)>) -> Vec<T> {
