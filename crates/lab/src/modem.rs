@@ -127,7 +127,7 @@ impl Modem {
     /// The far end hangs up, with the words of the protocol.
     pub fn hang_up(&self) -> Result<()> {
         let pid = self.manner().provider.context("nobody is connected")?;
-        let pid = Pid::from_raw(pid.cast_signed()).context("a process")?;
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process")?;
         kill_process(pid, Signal::TERM).context("signal the provider")
     }
 
@@ -344,6 +344,8 @@ fn reply(manner: &mut Manner, told: &str) -> String {
         _ if told.starts_with("ATD") && wants.is_some() => "ERROR".to_owned(),
         _ if told.starts_with("ATD") => "CONNECT".to_owned(),
         _ if told.starts_with("AT") => "OK".to_owned(),
-        _ => "ERROR".to_owned(),
+        Answer::Connect | Answer::Words(_) | Answer::Silence | Answer::Nonsense => {
+            "ERROR".to_owned()
+        }
     }
 }

@@ -8,7 +8,7 @@ use anywan_core::observed::{Address, Hop, Observed, OwnAddress, Route};
 use anywan_core::steps::{Step, expect};
 use anywan_daemon::kernel::Kernel;
 
-use crate::net::{contract, fresh_network, observe, open, pair, run};
+use crate::net::{contract, fresh_network, observe, observe_after, open, pair, run};
 
 fn own(device: IfIndex, text: &str) -> OwnAddress {
     let net: ipnet::IpNet = text.parse().expect("an address");
@@ -70,7 +70,7 @@ fn put_until(kernel: &mut Kernel, address: &OwnAddress, seconds: u64) {
     let mut expected = observe(kernel);
     expect(&mut expected, &step);
     kernel.apply(&step).expect("it can be put");
-    let found = observe(kernel);
+    let found = observe_after(kernel, &step);
     let told = found.addresses.iter().find(|a| address.is(a)).and_then(|a| a.until);
     let told = told.expect("it ends");
     assert!(told.since(until).max(until.since(told)) <= Duration::from_secs(3), "{told:?}");
