@@ -103,6 +103,11 @@ impl Dhcp {
         self.say([("classless-static-route", list.to_owned())])
     }
 
+    /// Names the servers that resolve names, between commas.
+    pub fn resolvers(&mut self, list: &str) -> Result<()> {
+        self.say([("dns-server", list.to_owned())])
+    }
+
     /// Says these options too, from now on.
     fn say<const N: usize>(&mut self, options: [(&str, String); N]) -> Result<()> {
         let options = options.map(|(name, value)| format!("--dhcp-option=option:{name},{value}"));

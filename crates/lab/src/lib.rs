@@ -14,6 +14,7 @@ pub mod dial;
 pub mod fault;
 pub mod flows;
 pub mod modem;
+pub mod names;
 pub mod netns;
 pub mod notices;
 pub mod servers;

@@ -1,21 +1,19 @@
 //! Names and addresses for a LAN: the real dnsmasq as ours and as the ISPs' resolvers, which answer
 //! only their own customers.
 
-mod isp;
-
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use anywan_lab::names::{self, Resolver, child_pid, lookup, lookups, udhcpc};
 use anywan_lab::{Config, Daemon, Family, Fault, Netns, Spec, Topology, until};
 
 use crate::common::{DEADLINE, in_both_layouts};
-use isp::{Resolver, child_pid, lookup, lookups, udhcpc};
 
 /// A router whose WANs are preferred in their order, each with its ISP's resolver.
 fn config(topology: &Topology) -> Config {
     let mut config = Config::of(topology).priorities(&[1, 2, 3]);
     for (wan, number) in config.wans.iter_mut().zip(1..) {
-        let list = format!("[\"{}\"]", isp::address(topology, number));
+        let list = format!("[\"{}\"]", names::address(topology, number));
         wan.more.push(("dns".to_owned(), list));
     }
     config.extra = "[dns]\nhosts = [\"192.0.2.80 nas\"]\n".to_owned();
@@ -129,7 +127,7 @@ fn resolvers_that_lie_or_say_nothing_are_left() -> Result<()> {
     let _silent = Resolver::silent(&topology, 1)?;
     let _honest = Resolver::spare(&topology, 1)?;
     let mut config = config(&topology);
-    let [liar, silent, honest] = isp::three(&topology, 1);
+    let [liar, silent, honest] = names::three(&topology, 1);
     config.wans[0].more = vec![("dns".to_owned(), format!("[\"{liar}\", \"{silent}\"]"))];
     config.extra = format!("[dns]\nupstreams = [\"{honest}\"]\n");
     let daemon = Daemon::start_up(&topology, &config)?;

@@ -1,4 +1,5 @@
-//! Resolvers of ISPs, and who asks: a client that looks names up as programs do.
+//! Resolvers of ISPs, and who asks: a client that looks names up, and asks for an address, as
+//! programs do. Owned: a resolver ends with its value.
 
 use std::fs;
 use std::net::{IpAddr, UdpSocket};
@@ -7,49 +8,57 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::command::Running;
+use crate::daemon::Daemon;
+use crate::netns::Netns;
+use crate::tempdir::TempDir;
+use crate::topology::Topology;
 use anyhow::{Context as _, Result, ensure};
-use anywan_lab::command::Running;
-use anywan_lab::tempdir::TempDir;
-use anywan_lab::{Daemon, Netns, Topology};
 
 /// A resolver in an ISP's namespace, on an address that only its customers can reach.
-pub(super) struct Resolver {
+#[derive(Debug)]
+pub struct Resolver {
     _running: Option<Running>,
     dir: TempDir,
 }
 
 /// The address of the first resolver of ISP `number`.
-pub(super) fn address(topology: &Topology, number: usize) -> String {
+pub fn address(topology: &Topology, number: usize) -> String {
     three(topology, number)[0].clone()
 }
 
 /// Addresses of an ISP's resolvers.
-pub(super) fn three(_topology: &Topology, number: usize) -> [String; 3] {
+pub fn three(_topology: &Topology, number: usize) -> [String; 3] {
     [53, 54, 55].map(|last| format!("10.99.{number}.{last}"))
 }
 
 impl Resolver {
     /// Knows names below `.test`, and says of others that they do not exist.
-    pub(super) fn honest(topology: &Topology, number: usize) -> Result<Resolver> {
+    pub fn honest(topology: &Topology, number: usize) -> Result<Resolver> {
+        Resolver::honest_at(topology, number, &address(topology, number))
+    }
+
+    /// The same on another address.
+    pub fn honest_at(topology: &Topology, number: usize, own: &str) -> Result<Resolver> {
         let known = format!("--address=/test/198.18.{number}.80");
         let args = [known.as_str(), "--address=/example.com/192.0.2.1", "--local=/invalid/"];
-        Resolver::start(topology, number, 0, &args)
+        Resolver::start(topology, number, own, &args)
     }
 
     /// Another like it.
-    pub(super) fn spare(topology: &Topology, number: usize) -> Result<Resolver> {
+    pub fn spare(topology: &Topology, number: usize) -> Result<Resolver> {
         let known = format!("--address=/test/198.18.{number}.81");
         let args = [known.as_str(), "--address=/example.com/192.0.2.1", "--local=/invalid/"];
-        Resolver::start(topology, number, 2, &args)
+        Resolver::start(topology, number, &three(topology, number)[2], &args)
     }
 
     /// Has an address for every name.
-    pub(super) fn liar(topology: &Topology, number: usize) -> Result<Resolver> {
-        Resolver::start(topology, number, 0, &["--address=/#/198.18.9.9"])
+    pub fn liar(topology: &Topology, number: usize) -> Result<Resolver> {
+        Resolver::start(topology, number, &address(topology, number), &["--address=/#/198.18.9.9"])
     }
 
     /// Has an address, and never says anything.
-    pub(super) fn silent(topology: &Topology, number: usize) -> Result<Resolver> {
+    pub fn silent(topology: &Topology, number: usize) -> Result<Resolver> {
         let isp = topology.isp(number);
         isp.ip_batch(&format!("addr replace {}/32 dev lo", three(topology, number)[1]))?;
         isp.nft(&format!(
@@ -60,8 +69,8 @@ impl Resolver {
         Ok(Resolver { _running: None, dir: TempDir::new()? })
     }
 
-    fn start(topology: &Topology, number: usize, at: usize, more: &[&str]) -> Result<Resolver> {
-        let (isp, own) = (topology.isp(number), &three(topology, number)[at]);
+    fn start(topology: &Topology, number: usize, own: &str, more: &[&str]) -> Result<Resolver> {
+        let isp = topology.isp(number);
         isp.ip_batch(&format!("addr replace {own}/32 dev lo"))?;
         let dir = TempDir::new()?;
         let listen = format!("--listen-address={own}");
@@ -86,20 +95,20 @@ impl Resolver {
     }
 
     /// What it was asked.
-    pub(super) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 }
 
 /// The process of our dnsmasq.
-pub(super) fn child_pid(daemon: &Daemon) -> Result<u64> {
+pub fn child_pid(daemon: &Daemon) -> Result<u64> {
     let text = fs::read_to_string(daemon.path("anywan.sock.children/dnsmasq/child.json"))?;
     let record: serde_json::Value = serde_json::from_str(&text)?;
     record["pid"].as_u64().context("a process id")
 }
 
 /// Asks for an address by DHCP once; what was lent, as `ip=… router=… dns=… domain=… `.
-pub(super) fn udhcpc(client: &Netns) -> Result<String> {
+pub fn udhcpc(client: &Netns) -> Result<String> {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = TempDir::new()?;
     let (script, lease) = (dir.join("script"), dir.join("lease"));
@@ -117,7 +126,7 @@ pub(super) fn udhcpc(client: &Netns) -> Result<String> {
 }
 
 /// Asks for an address of `name` once; `None`: there is none.
-pub(super) fn lookup(
+pub fn lookup(
     space: &Netns,
     server: IpAddr,
     name: &str,
@@ -155,22 +164,23 @@ fn ask(socket: &UdpSocket, name: &str) -> Result<Option<String>> {
 
 /// One question that was asked.
 #[derive(Debug, Clone)]
-pub(super) struct Looked {
+pub struct Looked {
     /// What was answered; `None`: nothing, or an error.
-    pub(super) address: Option<String>,
+    pub address: Option<String>,
     /// How long it took.
-    pub(super) took: Duration,
+    pub took: Duration,
 }
 
 /// A client that looks up a new name again and again, each from a thread of its own.
-pub(super) struct Lookups {
+#[derive(Debug)]
+pub struct Lookups {
     over: Arc<AtomicBool>,
     looked: Arc<Mutex<Vec<Looked>>>,
     thread: JoinHandle<Result<()>>,
 }
 
 /// Begins to ask, a question `every` so often; a program gives up after five seconds.
-pub(super) fn lookups(client: &Netns, server: IpAddr, every: Duration) -> Lookups {
+pub fn lookups(client: &Netns, server: IpAddr, every: Duration) -> Lookups {
     let (over, looked) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
     let (ends, notes, space) = (Arc::clone(&over), Arc::clone(&looked), client.clone());
     let thread = client.thread(move || {
@@ -200,26 +210,30 @@ impl Lookups {
         self.looked.lock().expect("nobody panics with it").clone()
     }
 
-    pub(super) fn ensure_answers(&self, count: usize) -> Result<()> {
+    /// Fails unless there are so many answers.
+    pub fn ensure_answers(&self, count: usize) -> Result<()> {
         let have = self.so_far().len();
         ensure!(have >= count, "{have} answers");
         Ok(())
     }
 
-    pub(super) fn ensure_answers_of(&self, address: &str, count: usize) -> Result<()> {
+    /// Fails unless so many answers have this address.
+    pub fn ensure_answers_of(&self, address: &str, count: usize) -> Result<()> {
         let have = self.so_far().iter().filter(|l| l.address.as_deref() == Some(address)).count();
         ensure!(have >= count, "{have} answers of {address}");
         Ok(())
     }
 
-    pub(super) fn ensure_last(&self, address: &str) -> Result<()> {
+    /// Fails unless the last answer has this address.
+    pub fn ensure_last(&self, address: &str) -> Result<()> {
         let all = self.so_far();
         let last = all.last().and_then(|looked| looked.address.as_deref());
         ensure!(last == Some(address), "the last answer is {last:?}");
         Ok(())
     }
 
-    pub(super) fn stop(self) -> Result<Vec<Looked>> {
+    /// Ends; gives all that was asked.
+    pub fn stop(self) -> Result<Vec<Looked>> {
         self.over.store(true, Ordering::Relaxed);
         let ended = self.thread.join();
         ended.map_err(|_| anyhow::anyhow!("the asking thread panicked"))??;
