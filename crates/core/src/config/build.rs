@@ -102,23 +102,11 @@ impl Layers<'_> {
 
     /// An address, or the word instead of it.
     fn address(&self, name: &str) -> Option<Result<IpAddr, &'static str>> {
-        match self.value(name)? {
-            Value::Address(address) => Some(Ok(address)),
-            Value::Word(word) => Some(Err(word)),
-            Value::Text(_)
-            | Value::Number(_)
-            | Value::Flag(_)
-            | Value::Time(_)
-            | Value::Bytes(_)
-            | Value::Addresses(_)
-            | Value::Targets(_)
-            | Value::Servers(_)
-            | Value::Range(..)
-            | Value::Leases(_)
-            | Value::Hosts(_)
-            | Value::Texts(_)
-            | Value::Secret(_) => None,
+        let value = self.value(name)?;
+        if let Value::Address(address) = value {
+            return Some(Ok(address));
         }
+        if let Value::Word(word) = value { Some(Err(word)) } else { None }
     }
 
     fn addresses(&self, name: &str) -> Option<Vec<IpNet>> {

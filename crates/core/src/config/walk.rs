@@ -59,23 +59,7 @@ impl Fields {
 
     /// A text that was given.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        match self.given(name)?? {
-            Value::Text(text) => Some(text),
-            Value::Word(_)
-            | Value::Number(_)
-            | Value::Flag(_)
-            | Value::Time(_)
-            | Value::Bytes(_)
-            | Value::Address(_)
-            | Value::Addresses(_)
-            | Value::Targets(_)
-            | Value::Servers(_)
-            | Value::Range(..)
-            | Value::Leases(_)
-            | Value::Hosts(_)
-            | Value::Texts(_)
-            | Value::Secret(_) => None,
-        }
+        if let Value::Text(text) = self.given(name)?? { Some(text) } else { None }
     }
 
     /// Whether the section is there.
