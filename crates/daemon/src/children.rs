@@ -119,6 +119,11 @@ impl Children {
         self.folder.join(name)
     }
 
+    /// The end of what a program has written, of so many bytes at most; also of one that has ended.
+    pub fn log_end(&self, name: &str, bytes: u64) -> io::Result<Vec<u8>> {
+        Folder::new(self.folder_of(name)).log_end(bytes)
+    }
+
     /// Carries out one step; others than those about programs are none of its business.
     ///
     /// # Errors

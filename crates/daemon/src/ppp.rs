@@ -19,6 +19,8 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use tokio::sync::mpsc;
 
+use crate::children::Children;
+
 /// A password is shorter than this.
 const SECRET_BYTES_MAX: u64 = 1024;
 /// The longest password that pppd takes.
@@ -75,14 +77,9 @@ fn read_secret(path: &Path) -> Result<Secret, String> {
     }
 }
 
-/// The end of what the program in this folder has written.
-pub fn log_in(folder: &Path) -> Option<String> {
-    use std::io::{Seek as _, SeekFrom};
-    let mut file = File::open(folder.join("log")).ok()?;
-    let start = file.metadata().ok()?.len().saturating_sub(LOG_BYTES);
-    file.seek(SeekFrom::Start(start)).ok()?;
-    let mut bytes = Vec::new();
-    file.take(LOG_BYTES).read_to_end(&mut bytes).ok()?;
+/// What the program that dials a line has written last.
+pub fn log_of(children: &Children, name: &str) -> Option<String> {
+    let bytes = children.log_end(name, LOG_BYTES).ok()?;
     // chat ends its lines with both, in the wrong order.
     Some(String::from_utf8_lossy(&bytes).replace('\r', "\n"))
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anywan_core::desired::{Program, Text};
 use serde::{Deserialize, Serialize};
 
-/// A program that writes more than this has only its end kept.
+/// A log that has grown larger than this is begun anew.
 const LOG_BYTES_MAX: u64 = 256 * 1024;
 /// How much of the end of a log says why a program ended.
 const WORDS: u64 = 400;
@@ -103,17 +103,19 @@ impl Folder {
         let _ = self.path.parent().map(fs::remove_dir);
     }
 
+    /// The end of the log, of so many bytes at most.
+    pub(super) fn log_end(&self, bytes: u64) -> io::Result<Vec<u8>> {
+        let mut file = File::open(self.path.join("log"))?;
+        let start = file.metadata()?.len().saturating_sub(bytes);
+        file.seek(SeekFrom::Start(start))?;
+        let mut end = Vec::new();
+        file.take(bytes).read_to_end(&mut end)?;
+        Ok(end)
+    }
+
     /// The last lines of the log, on one line.
     pub(super) fn last_words(&self) -> String {
-        let read = || -> io::Result<Vec<u8>> {
-            let mut file = File::open(self.path.join("log"))?;
-            let start = file.metadata()?.len().saturating_sub(WORDS);
-            file.seek(SeekFrom::Start(start))?;
-            let mut bytes = Vec::new();
-            file.take(WORDS).read_to_end(&mut bytes)?;
-            Ok(bytes)
-        };
-        let bytes = read().unwrap_or_default();
+        let bytes = self.log_end(WORDS).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).replace(char::REPLACEMENT_CHARACTER, "");
         let lines: Vec<&str> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
         lines[lines.len().saturating_sub(LINES)..].join("; ")

@@ -43,8 +43,8 @@ impl Daemon {
     /// Reads what programs have written, where that says more than that they run.
     pub(super) fn read_logs(&mut self) {
         let names = self.engine.watched_logs().into_iter();
-        let logs = names
-            .filter_map(|name| ppp::log_in(&self.children.folder_of(&name)).map(|log| (name, log)));
+        let logs =
+            names.filter_map(|name| ppp::log_of(&self.children, &name).map(|log| (name, log)));
         let logs: BTreeMap<String, String> = logs.collect();
         if !logs.is_empty() {
             self.handle(Event::Logs(logs));
