@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -131,10 +132,16 @@ impl Attempts {
             Proto::Tcp => Type::STREAM,
             Proto::Udp => Type::DGRAM,
         };
+        let any = match target.server {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
         let socket = Socket::new(Domain::for_address(target.server), kind, None)?;
         socket.set_nonblocking(true)?;
-        if let Some(source) = target.source {
-            socket.bind(&SocketAddr::new(source, 0).into())?;
+        match (target.proto, target.source) {
+            (Proto::Udp, source) => bind_to_a_fresh_port(&socket, source.unwrap_or(any))?,
+            (Proto::Tcp, Some(source)) => socket.bind(&SocketAddr::new(source, 0).into())?,
+            (Proto::Tcp, None) => {}
         }
         match socket.connect(&target.server.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
@@ -221,4 +228,20 @@ pub(crate) fn listen(mut socket: &Socket) -> io::Result<Option<IpAddr>> {
     let text = String::from_utf8_lossy(&buffer[..count]);
     let last = text.lines().last().and_then(|line| line.parse().ok());
     last.map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Binds to a port that no socket of this program has had before, as far as there are any. The
+/// kernel picks UDP ports at random: among a few dozen flows two soon have the same, and to the
+/// router the second would be the first one, which sticks to its WAN.
+fn bind_to_a_fresh_port(socket: &Socket, source: IpAddr) -> io::Result<()> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 50_000;
+    loop {
+        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
+        match socket.bind(&SocketAddr::new(source, port).into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return bound,
+        }
+    }
 }
