@@ -28,6 +28,36 @@ pub struct Findings {
     pub version: u32,
     /// What was found, the worst first.
     pub findings: Vec<Finding>,
+    /// Who does the work of the interfaces; nothing without a configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+}
+
+/// Which CPUs do the work of the interfaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The CPUs that may be given work: `0-3`.
+    pub cpus: String,
+    /// `irqbalance` runs, and interrupts are left to it.
+    pub balanced: bool,
+    /// Interface by interface, its interrupts before its queues.
+    pub lines: Vec<Placed>,
+}
+
+/// Which CPUs do one thing for an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placed {
+    /// The interface.
+    pub interface: String,
+    /// What is done: `interrupt 41`, `receive queue 0, handed on (RPS)`.
+    pub what: String,
+    /// By whom now: `CPU 1-3`; how many flows are followed (RFS).
+    pub now: String,
+    /// By whom anywan would have it done, where that differs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<String>,
+    /// It cannot be moved.
+    pub fixed: bool,
 }
 
 /// One thing that `anywan doctor` has found.

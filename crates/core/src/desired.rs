@@ -23,7 +23,10 @@ use crate::observed::{CpuFile, Elements, Observed, OwnAddress, Route, Rule};
 use crate::resolvers::Asked;
 
 pub use children::{Program, Text};
-pub use cpu::{spread as spread_over_cpus, watched as watched_interfaces, yields};
+pub use cpu::{
+    interfaces as worked_interfaces, spread as spread_over_cpus, values as cpu_values,
+    watched as watched_interfaces, yields,
+};
 pub use slots::SLOTS;
 pub use sysctl::watched as watched_sysctls;
 
@@ -132,7 +135,7 @@ pub fn desire(basis: Basis<'_>) -> Desired {
         rules: routing::rules(basis),
         sysctls: sysctl::values(basis),
         restore: sysctl::obsolete(basis),
-        cpus: cpu::values(basis),
+        cpus: cpu::values(basis.config, basis.observed),
         restore_cpus: cpu::obsolete(basis),
         parting: BTreeSet::new(),
         table: Some(Table { shape: shape(basis), maps: maps::maps(basis) }),

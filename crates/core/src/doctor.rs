@@ -3,6 +3,7 @@
 //! nothing out by itself; [`Machine`] is filled by whoever may read the machine.
 
 mod networkd;
+mod placement;
 #[cfg(test)]
 mod tests;
 
@@ -20,6 +21,8 @@ use crate::names::{Family, IfIndex};
 use crate::observed::{Address, Observed, Structure};
 use crate::render;
 use crate::resolvers::Asked;
+
+pub use placement::{interfaces as placed_interfaces, placement};
 
 /// Older kernels lack what our rules need.
 const KERNEL_MIN: (u32, u32) = (6, 1);

@@ -2,6 +2,7 @@
 //! character through: names and reasons may come from anywhere.
 
 pub mod drill;
+mod placement;
 mod table;
 
 use anywan_core::api::{
@@ -42,7 +43,7 @@ pub fn status_table(status: &Status, look: Look) -> String {
     text
 }
 
-/// What `anywan doctor` has found, a paragraph each.
+/// What `anywan doctor` has found, a paragraph each, and who does the work of the interfaces.
 pub fn findings_list(found: &Findings, colour: bool) -> String {
     let mut text = String::new();
     for Finding { grade, problem } in &found.findings {
@@ -55,6 +56,9 @@ pub fn findings_list(found: &Findings, colour: bool) -> String {
     }
     if !found.findings.iter().any(|finding| finding.grade == Grade::Wrong) {
         text.push_str("Nothing is wrong.\n");
+    }
+    if let Some(placement) = &found.placement {
+        text.push_str(&placement::placement_table(placement));
     }
     text
 }

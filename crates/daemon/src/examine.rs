@@ -38,6 +38,7 @@ pub fn examine(options: &Options) -> anyhow::Result<Findings> {
     let kept = state::read(&options.state_dir);
     let mut observed = kernel.observe(Vec::<String>::new())?;
     observed.sysctls = kernel.sysctls(doctor::watched(config, &observed))?;
+    observed.cpus = kernel.cpus(&doctor::placed_interfaces(config, &observed))?;
     let machine = Machine {
         release: line("/proc/sys/kernel/osrelease").unwrap_or_default(),
         rules_refused: config.and_then(|config| refused(&kernel, config, &kept, &observed)),
@@ -54,7 +55,8 @@ pub fn examine(options: &Options) -> anyhow::Result<Findings> {
         observed,
         kept,
     };
-    Ok(Findings { version: API_VERSION, findings: doctor::examine(&machine, config) })
+    let placement = config.map(|config| doctor::placement(&machine, config));
+    Ok(Findings { version: API_VERSION, findings: doctor::examine(&machine, config), placement })
 }
 
 /// Who has port 53; our own dnsmasq is no stranger there.

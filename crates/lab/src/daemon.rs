@@ -178,10 +178,14 @@ impl Daemon {
 
     /// Runs `anywan --socket … ARGS` in the router.
     pub fn cli(&self, args: &[&str]) -> Result<Outcome> {
+        self.cli_by(&[], args)
+    }
+
+    /// The same, run by other programs.
+    pub fn cli_by(&self, others: &[&str], args: &[&str]) -> Result<Outcome> {
         let (anywan, socket) = (program("anywan")?, self.path("anywan.sock"));
         let socket = socket.display().to_string();
-        let line: Vec<&str> =
-            [&*anywan, "--socket", &socket].into_iter().chain(args.iter().copied()).collect();
+        let line: Vec<&str> = [others, &[&*anywan, "--socket", &socket], args].concat();
         self.router.try_run(&line)
     }
 

@@ -29,22 +29,29 @@ const FLOWS: u32 = 4096;
 
 /// The interfaces whose queues and interrupts the daemon should read.
 pub fn watched(config: &Config) -> BTreeSet<String> {
+    match config.cpu {
+        Cpu::Auto => interfaces(config),
+        Cpu::Off => BTreeSet::new(),
+    }
+}
+
+/// The interfaces whose work there is to do.
+pub fn interfaces(config: &Config) -> BTreeSet<String> {
     let lans = config.lans.iter().map(|lan| &lan.interface);
-    let names = config.wans.iter().map(|wan| &wan.interface).chain(lans);
-    names.filter(|_| config.cpu == Cpu::Auto).cloned().collect()
+    config.wans.iter().map(|wan| &wan.interface).chain(lans).cloned().collect()
 }
 
 /// What the files must say.
-pub(super) fn values(basis: Basis<'_>) -> BTreeMap<CpuFile, String> {
-    match basis.config.cpu {
-        Cpu::Auto => spread(&basis.observed.cpus, flow_entries(basis.observed)),
+pub fn values(config: &Config, observed: &Observed) -> BTreeMap<CpuFile, String> {
+    match config.cpu {
+        Cpu::Auto => spread(&observed.cpus, flow_entries(observed)),
         Cpu::Off => BTreeMap::new(),
     }
 }
 
 /// What we changed once and no longer need, with what it said.
 pub(super) fn obsolete(basis: Basis<'_>) -> BTreeMap<CpuFile, String> {
-    let (wanted, cpus) = (values(basis), &basis.observed.cpus);
+    let (wanted, cpus) = (values(basis.config, basis.observed), &basis.observed.cpus);
     let unneeded = cpus.before.iter().filter(|(file, _)| !wanted.contains_key(*file));
     let there = unneeded.filter(|(file, _)| cpus.files.contains_key(*file));
     there.map(|(file, value)| (file.clone(), value.clone())).collect()

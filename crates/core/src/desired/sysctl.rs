@@ -89,7 +89,7 @@ pub(super) fn values(basis: Basis<'_>) -> BTreeMap<String, String> {
     }
     let flows = |file: &CpuFile| matches!(file, CpuFile::Flows { .. });
     if let Some(entries) = cpu::flow_entries(basis.observed) {
-        if cpu::values(basis).keys().any(flows) {
+        if cpu::values(basis.config, basis.observed).keys().any(flows) {
             want(cpu::FLOW_ENTRIES.to_owned(), &entries.to_string());
         }
     }

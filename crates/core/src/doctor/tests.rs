@@ -226,3 +226,41 @@ fn whoever_answers_dns_where_dnsmasq_is_to_answer_is_seen() {
     let named: Vec<&str> = found.iter().map(|f| f.problem.at.as_str()).collect();
     assert_eq!(named, ["named", "unbound"], "{found:?}");
 }
+
+/// As on a Raspberry Pi 4: eth1 is behind USB, whose interrupt cannot leave the first CPU.
+#[test]
+fn the_doctor_tells_who_does_the_work_and_who_should() {
+    use crate::observed::{Core, CpuFile, CpuSet, Irq, Nic};
+    let mut machine = sound();
+    let cpus = &mut machine.observed.cpus;
+    cpus.usable = (0..4).map(|cpu| (cpu, Core::default())).collect();
+    let fixed = Irq { queue: None, fixed: Some(CpuSet([0].into())) };
+    let usb = Nic {
+        hardware: true,
+        receive: 1,
+        transmit: 1,
+        irqs: [(41, fixed)].into(),
+        ..Nic::default()
+    };
+    cpus.nics.insert("eth1".to_owned(), usb);
+    let receive = CpuFile::Receive { device: "eth1".to_owned(), queue: 0 };
+    cpus.files.insert(receive.clone(), "0".to_owned());
+    let told = |machine: &Machine, config: &Config| -> Vec<String> {
+        let lines = placement(machine, config).lines.into_iter();
+        lines
+            .map(|line| {
+                let wanted = line.wanted.unwrap_or_else(|| "-".to_owned());
+                format!("{} {}: {}, {wanted}, {}", line.interface, line.what, line.now, line.fixed)
+            })
+            .collect()
+    };
+    let interrupt = "eth1 interrupt 41: CPU 0, -, true";
+    let handed = "eth1 receive queue 0, handed on (RPS)";
+    let idle = [interrupt.to_owned(), format!("{handed}: no CPU, CPU 1-3, false")];
+    assert_eq!(told(&machine, &config()), idle);
+    let left = Config { cpu: crate::config::Cpu::Off, ..config() };
+    assert_eq!(told(&machine, &left)[1], format!("{handed}: no CPU, -, false"));
+    machine.observed.cpus.files.insert(receive, "e".to_owned());
+    assert_eq!(told(&machine, &config())[1], format!("{handed}: CPU 1-3, -, false"));
+    assert_eq!(placement(&machine, &config()).cpus, "0-3");
+}

@@ -39,6 +39,22 @@ impl CpuSet {
         Some(CpuSet(cpus))
     }
 
+    /// The list, as in `/sys/devices/system/cpu/online`: `0-3,8`; empty for none.
+    pub fn list(&self) -> String {
+        let mut runs: Vec<(u16, u16)> = Vec::new();
+        for cpu in &self.0 {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == *cpu => *last = *cpu,
+                Some(_) | None => runs.push((*cpu, *cpu)),
+            }
+        }
+        let text = |(first, last): (u16, u16)| match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        runs.into_iter().map(text).collect::<Vec<_>>().join(",")
+    }
+
     /// The mask as the kernel takes it, without leading zeros; no CPU is "0".
     pub fn mask(&self) -> String {
         let groups = self.0.last().map_or(1, |last| last / 32 + 1);
@@ -231,6 +247,9 @@ mod tests {
         assert_eq!(CpuSet::from_mask(&endless), None, "more CPUs than there can be");
         assert_eq!(CpuSet::from_list("0-2,8,10-11\n"), Some(set(&[0, 1, 2, 8, 10, 11])));
         assert_eq!(CpuSet::from_list("\n"), Some(set(&[])));
+        for text in ["", "3", "0-2,8,10-11"] {
+            assert_eq!(CpuSet::from_list(text).map(|read| read.list()), Some(text.to_owned()));
+        }
         assert_eq!(CpuSet::from_list("0-9999999"), None);
     }
 

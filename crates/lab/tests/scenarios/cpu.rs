@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::{Config, Daemon, Fault, Netns, Spec, Topology, until};
+use serde_json::Value;
 
 use crate::common::{DEADLINE, wait_all_by};
 
@@ -66,6 +67,25 @@ fn interfaces(topology: &Topology) -> Vec<String> {
     all
 }
 
+/// Checks that the doctor shows the queues of all interfaces as they are to be.
+fn ensure_shown(daemon: &Daemon, interfaces: &[String]) -> Result<()> {
+    let path = |name: &str| daemon.path(name).display().to_string();
+    let (file, state) = (path("anywan.toml"), path("state"));
+    let outcome = daemon.cli_by(&WITH_SYS, &["doctor", &file, "--state-dir", &state, "--json"])?;
+    let found: Value = serde_json::from_str(&outcome.stdout).with_context(|| outcome.stderr)?;
+    let lines = found["placement"]["lines"].as_array().context("lines")?;
+    for interface in interfaces {
+        let of_it = |line: &&Value| line["interface"] == interface.as_str();
+        let handed_on = lines
+            .iter()
+            .filter(of_it)
+            .find(|line| line["what"].as_str().is_some_and(|what| what.contains("RPS")));
+        let handed_on = handed_on.with_context(|| format!("{interface} in {found}"))?;
+        ensure!(handed_on["now"] != "no CPU" && handed_on["wanted"].is_null(), "{handed_on}");
+    }
+    Ok(())
+}
+
 #[test]
 fn queues_are_spread_from_the_start_to_the_end_and_go_back_as_they_were() -> Result<()> {
     let topology = Spec::routed(2).build()?;
@@ -79,6 +99,7 @@ fn queues_are_spread_from_the_start_to_the_end_and_go_back_as_they_were() -> Res
     for device in &all {
         wait_mask(&topology, device, others)?;
     }
+    ensure_shown(&daemon, &all)?;
     let plan = daemon.cli(&["plan", "--json"])?;
     ensure!(plan.stdout.contains("\"steps\":[]"), "{plan:?}");
 
