@@ -107,6 +107,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         answers: answers_to,
         dhcp,
         leases: kept,
+        leases_unkept: false,
         clock,
         state,
         notices,
@@ -221,8 +222,10 @@ struct Daemon {
     /// Where the answers of resolvers come in.
     answers: mpsc::Sender<Event>,
     dhcp: Dhcp,
-    /// As they were kept last.
+    /// As they were to be kept last.
     leases: BTreeMap<String, KeptLease>,
+    /// They could not be.
+    leases_unkept: bool,
     clock: Clock,
     state: StateDir,
     notices: broadcast::Sender<Notice>,
@@ -306,6 +309,8 @@ impl Daemon {
             if self.clock.now() >= reread_at {
                 self.reread_all();
                 self.keep();
+                self.keep_leases_yet();
+                self.children.bound_logs();
                 reread_at = self.clock.now() + REREAD;
             }
             if self.unread {

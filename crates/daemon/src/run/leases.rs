@@ -5,7 +5,6 @@ use anywan_core::dhcp::Port;
 use anywan_core::engine::Event;
 
 use super::Daemon;
-use crate::clock::Clock;
 use crate::dhcp;
 use crate::kernel::{Kernel, KernelError};
 use crate::state::StateDir;
@@ -15,16 +14,26 @@ impl Daemon {
     pub(super) fn mind_leases(&mut self) {
         self.dhcp.listen_only(&self.engine.dhcp_ports());
         let leases = self.engine.leases();
-        if leases == self.leases {
-            return;
+        if leases != self.leases {
+            self.leases = leases;
+            self.keep_leases();
         }
+    }
+
+    /// Tries again what could not be written down.
+    pub(super) fn keep_leases_yet(&mut self) {
+        if self.leases_unkept {
+            self.keep_leases();
+        }
+    }
+
+    fn keep_leases(&mut self) {
+        let kept = self.state.keep_leases(&self.leases, &self.clock);
+        self.leases_unkept = kept.is_err();
         let at = self.options.state_dir.display().to_string();
-        let code = "state.not-kept".to_owned();
-        match self.state.keep_leases(&leases, &self.clock) {
-            Ok(()) => {
-                self.leases = leases;
-                self.handle(Event::Solved { code, at });
-            }
+        let code = "leases.not-kept".to_owned();
+        match kept {
+            Ok(()) => self.handle(Event::Solved { code, at }),
             Err(error) => {
                 let what = format!("leases cannot be kept: {error}");
                 let hint = "is the disk full? after a restart WANs may get other addresses";
@@ -36,7 +45,7 @@ impl Daemon {
 
 /// Gives all leases back whose interface is still the same.
 pub(super) fn give_back(state: &StateDir, kernel: &mut Kernel) -> Result<(), KernelError> {
-    let clock = Clock::start();
+    let clock = kernel.clock();
     let leases = state.leases(&clock);
     let links = kernel.links()?;
     let found = leases.into_values().filter_map(|kept| {
