@@ -31,12 +31,11 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::clock::since_boot;
+use crate::kernel::programs::find;
 use folder::{Folder, Record};
 
 /// How long a program may take to end before it is killed: pppd says goodbye to its peer.
 const GRACE: Duration = Duration::from_secs(5);
-/// Where daemons are that are not in `PATH`.
-const ELSEWHERE: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
 /// Why a program could not be started, reloaded or ended.
 #[derive(Debug, Error)]
@@ -193,7 +192,7 @@ impl Children {
         self.running.values().filter_map(|child| child.ends).min()
     }
 
-    /// Kills what should have ended by now, and keeps logs within bounds.
+    /// Kills what should have ended by now.
     pub fn mind(&mut self, now: Moment) {
         for (name, child) in &mut self.running {
             if child.ends.is_some_and(|ends| ends <= now) {
@@ -202,6 +201,12 @@ impl Children {
                 let _ = child.send(Signal::KILL);
                 child.ends = Some(now + GRACE);
             }
+        }
+    }
+
+    /// Keeps logs within bounds.
+    pub fn bound_logs(&self) {
+        for child in self.running.values() {
             child.folder.bound_log();
         }
     }
@@ -330,16 +335,6 @@ impl Child {
             lived: since_boot().saturating_sub(folder::since_boot_of(self.record.started)),
         })
     }
-}
-
-/// Where a program is.
-fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(ELSEWHERE.map(PathBuf::from));
-    let is_program = |file: &PathBuf| {
-        rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_ok() && file.is_file()
-    };
-    folders.map(|folder| folder.join(name)).find(is_program)
 }
 
 #[cfg(test)]

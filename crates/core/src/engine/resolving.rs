@@ -81,10 +81,11 @@ impl Engine {
         if self.leaving || self.resolving.known.is_empty() {
             return;
         }
+        let known = self.resolving.known.keys();
+        let judged: BTreeSet<Resolver> = known.filter(|r| self.is_judged(r)).copied().collect();
         let mut checks = std::mem::take(&mut self.resolving.checks);
-        self.resolving.checks.clone_from(&checks);
         let questions = checks.due(
-            |resolver| self.is_judged(resolver),
+            |resolver| judged.contains(resolver),
             |id| self.wan(id).is_some_and(|wan| wan.metered),
             |id| self.name_to_ask_for(id),
             now,
