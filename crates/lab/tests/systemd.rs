@@ -12,7 +12,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::command::{Outcome, run, run_ok};
 use anywan_lab::daemon::Status;
-use anywan_lab::{Family, Netns, Proto, Spec, Topology, until};
+use anywan_lab::modem::Sim;
+use anywan_lab::names::{self, Resolver, lookup, udhcpc};
+use anywan_lab::{Family, Modem, Netns, Proto, Spec, Topology, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Safety net for whatever is waited for: an emulated machine is slow.
@@ -289,4 +291,93 @@ fn a_daemon_that_is_killed_is_started_anew_and_no_word_is_lost() -> Result<()> {
         wait_started_anew(killed)?;
         wait_all_up()
     })
+}
+
+/// The process of a program that runs for the service.
+fn child(name: &str) -> Result<Pid> {
+    let record = fs::read(format!("/run/anywan/anywan.sock.children/{name}/child.json"))?;
+    let record: serde_json::Value = serde_json::from_slice(&record)?;
+    let pid = record["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    pid.and_then(Pid::from_raw).context("a process in the record")
+}
+
+/// The file as it was, put back however the test ends.
+struct Former(String);
+
+impl Drop for Former {
+    fn drop(&mut self) {
+        let _ = fs::write(CONFIG, &self.0);
+    }
+}
+
+#[test]
+fn dnsmasq_and_pppd_work_within_the_unit_and_outlive_a_restart() -> Result<()> {
+    let topology = plug()?;
+    let _resolver = Resolver::honest(&topology, 1)?;
+    let modem = Modem::new(topology.isp(3), Sim::Ready)?;
+    let port = modem.port();
+    run_ok(&["ip", "addr", "flush", "dev", "w3"], "")?;
+    let router = topology.lan_address(Family::V4);
+    let net = router.to_string();
+    let net = net.rsplit_once('.').context("an IPv4 address")?.0;
+
+    let file = fs::read_to_string(CONFIG)?;
+    let former = Former(file.clone());
+    let third = "interface = \"w3\"\ngateway = \"192.168.103.1\"\ngateway6 = \"2001:db8:3::1\"\n";
+    ensure!(file.contains(third), "{file}");
+    let dhcp = format!("\ndhcp = {{ range = \"{net}.150-{net}.160\" }}\n");
+    let dns = format!("\"w1\"\ndns = [{:?}]\n", names::address(&topology, 1));
+    let ppp = format!("interface = \"ppp7\"\nppp = {{ device = {port:?}, apn = \"internet\" }}\n");
+    let file = file.replacen("\"lan0\"\n", &format!("\"lan0\"{dhcp}"), 1);
+    let file = file.replacen("\"w1\"\n", &dns, 1).replacen(third, &ppp, 1) + "[dns]\n";
+    fs::write(CONFIG, file)?;
+    order("start")?;
+    order("reload")?;
+
+    let client = topology.client_space(1);
+    let wait_served = |when: &str| -> Result<()> {
+        until(DEADLINE, &format!("the line to be up {when}"), || {
+            let now = status()?;
+            ensure!(now.state("wan3", Family::V4) == "up", "{}", now.summary());
+            Ok(())
+        })?;
+        until(DEADLINE, &format!("names to be looked up {when}"), || {
+            let found = lookup(client, router, "www.test", Duration::from_secs(5))?;
+            ensure!(found.as_deref() == Some("198.18.1.80"), "{found:?}");
+            Ok(())
+        })?;
+        until(DEADLINE, &format!("an address to be lent {when}"), || {
+            let lease = udhcpc(client)?;
+            ensure!(lease.contains(&format!("dns={router} ")), "{lease}");
+            Ok(())
+        })
+    };
+    wait_served("at first").with_context(journal)?;
+    let programs = ["dnsmasq", "ppp-wan3"];
+    let before = programs.map(child);
+    let before: Vec<Pid> = before.into_iter().collect::<Result<_>>()?;
+    order("restart")?;
+    wait_served("after a restart").with_context(journal)?;
+    for (name, pid) in programs.iter().zip(&before) {
+        ensure!(child(name)? == *pid, "{name} was started anew");
+    }
+    kill_process(before[1], Signal::KILL)?;
+    until(DEADLINE, "another pppd", || {
+        ensure!(child("ppp-wan3")? != before[1]);
+        Ok(())
+    })
+    .with_context(journal)?;
+    wait_served("after pppd was killed").with_context(journal)?;
+    // The third WAN's resolvers have gone and come back meanwhile.
+    let mut said = vec![journal()];
+    for name in programs {
+        said.push(fs::read_to_string(format!("/run/anywan/anywan.sock.children/{name}/log"))?);
+    }
+    for refusal in ["ermission denied", "not permitted", "ead-only"] {
+        ensure!(!said.iter().any(|text| text.contains(refusal)), "{refusal}: {}", said.concat());
+    }
+    run_ok(&["anywan", "down"], "").with_context(journal)?;
+    ensure!(!Path::new("/sys/class/net/ppp7").exists(), "the line is up");
+    drop(former);
+    until(DEADLINE, "the service to have ended", || ensure_known("ActiveState", "inactive"))
 }
