@@ -22,6 +22,7 @@ use anywan_core::observed::{Address, Hop, Link, Neighbour, Observed, Route};
 use anywan_core::resolvers::Asked;
 use anywan_core::steps::{Step, diff, expect};
 use anywan_core::time::Moment;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
 /// What varies about one WAN.
@@ -34,6 +35,8 @@ struct Draw {
     present: bool,
     carrier: bool,
     address: bool,
+    /// Its addresses are in the file, and from us; the gateway too.
+    fixed: bool,
     gateway: bool,
     /// The health of each family: in order or known to be lost.
     lost: [bool; 2],
@@ -48,12 +51,26 @@ fn draw() -> impl Strategy<Value = Draw> {
         often(),
         often(),
         often(),
+        prop::bool::weighted(0.2),
         often(),
         any::<[bool; 2]>(),
     )
-        .prop_map(|(priority, weight, one_armed, present, carrier, address, gateway, lost)| {
-            Draw { priority, weight, one_armed, present, carrier, address, gateway, lost }
-        })
+        .prop_map(
+            |(priority, weight, one_armed, present, carrier, address, fixed, gateway, lost)| {
+                let fixed = fixed && !one_armed;
+                Draw {
+                    priority,
+                    weight,
+                    one_armed,
+                    present,
+                    carrier,
+                    address,
+                    fixed,
+                    gateway,
+                    lost,
+                }
+            },
+        )
 }
 
 fn draws() -> impl Strategy<Value = Vec<Draw>> {
@@ -62,6 +79,18 @@ fn draws() -> impl Strategy<Value = Vec<Draw>> {
 
 fn interface(number: u8, draw: &Draw) -> String {
     if draw.one_armed { "eth0".to_owned() } else { format!("wan{number}") }
+}
+
+/// The address of a WAN with its prefix, and its gateway, IPv4 first.
+fn v4(n: u8) -> (Ipv4Net, Ipv4Addr) {
+    let own = Ipv4Net::new(Ipv4Addr::new(10, n, 0, 2), 24).expect("a prefix of IPv4");
+    (own, Ipv4Addr::new(10, n, 0, 1))
+}
+
+fn v6(n: u8) -> (Ipv6Net, Ipv6Addr) {
+    let own = Ipv6Addr::new(0x2001, 0xdb8, n.into(), 0, 0, 0, 0, 2);
+    let own = Ipv6Net::new(own, 64).expect("a prefix of IPv6");
+    (own, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1))
 }
 
 fn numbered(draws: &[Draw]) -> impl Iterator<Item = (u8, &Draw)> {
@@ -81,14 +110,18 @@ fn config(draws: &[Draw]) -> Config {
     let wans = numbered(draws).map(|(n, draw)| Wan {
         name: format!("wan{n}"),
         interface: interface(n, draw),
-        gateway: if draw.one_armed {
-            Gateway::Address(Ipv4Addr::new(192, 168, 0, n))
-        } else {
-            Gateway::Auto
+        gateway: match (draw.one_armed, draw.fixed) {
+            (true, _) => Gateway::Address(Ipv4Addr::new(192, 168, 0, n)),
+            (false, true) => Gateway::Address(v4(n).1),
+            (false, false) => Gateway::Auto,
         },
-        gateway6: Gateway::Auto,
+        gateway6: if draw.fixed { Gateway::Address(v6(n).1) } else { Gateway::Auto },
         gateway_alias: None,
-        address: Addressing::Observe,
+        address: if draw.fixed {
+            Addressing::Static(vec![v4(n).0.into(), v6(n).0.into()])
+        } else {
+            Addressing::Observe
+        },
         priority: draw.priority,
         weight: Weight(draw.weight),
         metered: false,
@@ -150,21 +183,16 @@ fn kernel(draws: &[Draw]) -> Observed {
             continue;
         }
         kernel.links.insert(device, link(&interface(n, draw), draw.carrier));
-        let pairs: [(IpAddr, u8, IpAddr); 2] = [
-            (Ipv4Addr::new(10, n, 0, 2).into(), 24, Ipv4Addr::new(10, n, 0, 1).into()),
-            (
-                Ipv6Addr::new(0x2001, 0xdb8, n.into(), 0, 0, 0, 0, 2).into(),
-                64,
-                Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1).into(),
-            ),
-        ];
-        for (address, prefix, via) in pairs {
+        let pairs: [(IpNet, IpAddr); 2] =
+            [(v4(n).0.into(), v4(n).1.into()), (v6(n).0.into(), v6(n).1.into())];
+        for (net, via) in pairs {
             if draw.address {
-                kernel.addresses.insert(own(device, address, prefix));
+                let address = own(device, net.addr(), net.prefix_len());
+                kernel.addresses.insert(Address { ours: draw.fixed, ..address });
             }
-            if draw.gateway {
+            if draw.gateway && !draw.fixed {
                 kernel.routes.insert(Route {
-                    family: Family::of(address),
+                    family: Family::of(net.addr()),
                     table: TableId::MAIN,
                     to: None,
                     metric: u32::from(n),
@@ -222,9 +250,13 @@ fn work(config: &Config, numbers: &Numbers, kernel: &Observed, draws: &[Draw]) -
 fn settled(draws: &[Draw]) -> (Config, Observed, Worked) {
     let config = config(draws);
     let mut kernel = kernel(draws);
-    let worked = work(&config, &Numbers::new(), &kernel, draws);
-    for step in diff(&kernel, &worked.desired) {
-        expect(&mut kernel, &step);
+    let mut worked = work(&config, &Numbers::new(), &kernel, draws);
+    // What an address of ours leads to is known once it is there.
+    for _ in 0..2 {
+        worked = work(&config, &worked.numbers, &kernel, draws);
+        for step in diff(&kernel, &worked.desired) {
+            expect(&mut kernel, &step);
+        }
     }
     (config, kernel, worked)
 }
@@ -282,8 +314,11 @@ proptest! {
         let foreign = |k: &Observed| -> BTreeSet<Route> {
             k.routes.iter().filter(|r| r.protocol != PROTOCOL).cloned().collect()
         };
+        let theirs = |k: &Observed| -> BTreeSet<Address> {
+            k.addresses.iter().filter(|a| !a.ours).cloned().collect()
+        };
         let (routes, links, addresses) =
-            (foreign(&kernel), kernel.links.clone(), kernel.addresses.clone());
+            (foreign(&kernel), kernel.links.clone(), theirs(&kernel));
         let worked = work(&config(&after), &Numbers::new(), &kernel, &after);
         for step in diff(&kernel, &worked.desired) {
             if let Step::PutRoute(route) | Step::DeleteRoute(route) = &step {
@@ -293,8 +328,8 @@ proptest! {
             expect(&mut kernel, &step);
             prop_assert_eq!(&foreign(&kernel), &routes);
         }
-        prop_assert_eq!(kernel.links, links);
-        prop_assert_eq!(kernel.addresses, addresses);
+        prop_assert_eq!(&kernel.links, &links);
+        prop_assert_eq!(theirs(&kernel), addresses);
     }
 
     #[test]

@@ -22,7 +22,7 @@ const CALM: Duration = Duration::from_secs(60);
 pub(crate) fn hour(seed: u64, order: Option<u64>, record: bool) -> World {
     let mut dice = Dice::new(seed);
     let lines = lines(&mut dice);
-    let setup = setup(&mut dice, lines.len());
+    let setup = setup(&mut dice, &lines);
     let end = HOUR.saturating_sub(quiet(&setup));
     let mut world = World::new(seed, &setup, lines, order);
     world.record = record.then(Vec::new);
@@ -63,6 +63,7 @@ fn lines(dice: &mut Dice) -> Vec<Line> {
             let rtt = dice.span(Duration::from_millis(2), Duration::from_millis(300));
             Line {
                 number,
+                fixed: dice.chance(0.2),
                 index: IfIndex(10 + u32::from(number)),
                 families,
                 gateway: 1,
@@ -74,12 +75,13 @@ fn lines(dice: &mut Dice) -> Vec<Line> {
         .collect()
 }
 
-fn setup(dice: &mut Dice, count: usize) -> Setup {
-    let wan = |number: u8, dice: &mut Dice| SetupWan {
-        number,
+fn setup(dice: &mut Dice, lines: &[Line]) -> Setup {
+    let wan = |line: &Line, dice: &mut Dice| SetupWan {
+        number: line.number,
         priority: dice.between(1, 3),
         weight: dice.between(1, 9),
         metered: dice.chance(0.25),
+        fixed: if line.fixed { addresses(line) } else { String::new() },
     };
     let targets = [
         "1.1.1.1",
@@ -94,12 +96,28 @@ fn setup(dice: &mut Dice, count: usize) -> Setup {
     let few = dice.between(2, 8);
     let few = usize::try_from(few).expect("small");
     Setup {
-        wans: (1..=u8::try_from(count).expect("small")).map(|n| wan(n, dice)).collect(),
+        wans: lines.iter().map(|line| wan(line, dice)).collect(),
         targets: dice.chance(0.5).then(|| targets[..few].iter().map(|t| (*t).to_owned()).collect()),
         interval_ms: *dice.pick(&[1_000, 1_000, 1_000, 500, 2_000, 5_000]),
         hold_ms: *dice.pick(&[None, None, None, Some(3_000), Some(20_000)]),
         timeout_ms: *dice.pick(&[None, None, None, Some(500), Some(2_000)]),
     }
+}
+
+/// The addresses of a line, and its gateways, as the file says them.
+fn addresses(line: &Line) -> String {
+    let served: Vec<Family> =
+        Family::BOTH.into_iter().filter(|family| *line.families.get(*family)).collect();
+    let own = served.iter().map(|family| {
+        let prefix = if *family == Family::Ipv4 { 24 } else { 64 };
+        format!("\"{}/{prefix}\"", line.address(*family))
+    });
+    let mut text = format!("address = [{}]\n", own.collect::<Vec<_>>().join(", "));
+    for family in served {
+        let key = if family == Family::Ipv4 { "gateway" } else { "gateway6" };
+        text.push_str(&format!("{key} = \"{}\"\n", line.gateway(family)));
+    }
+    text
 }
 
 /// The file after a person has edited it: the first setup with one change.
@@ -140,6 +158,11 @@ fn mishap(world: &mut World, dice: &mut Dice, line: u8, end: Duration) {
         9 => fault(Ail::EchoLimit(dice.real(0.05, 0.8))),
         10 => whole(Ail::NoCarrier),
         11 => whole(Ail::Gone),
+        // What is in the file stays the same; somebody may take it out of the kernel.
+        12 | 13 if is_fixed(world, line) => {
+            world.plan(Moment::from_start(from), Act::Meddle(dice.next()));
+            return;
+        }
         12 => fault(Ail::NoAddress),
         13 => {
             world.plan(Moment::from_start(from), Act::MoveGateway(line));
@@ -152,6 +175,10 @@ fn mishap(world: &mut World, dice: &mut Dice, line: u8, end: Duration) {
         }
     };
     world.ail(from, span, fault);
+}
+
+fn is_fixed(world: &World, number: u8) -> bool {
+    world.lines.iter().any(|line| line.number == number && line.fixed)
 }
 
 /// Something that comes and goes, quickly, for minutes.

@@ -26,6 +26,7 @@ fn seconds(seconds: u64) -> Duration {
 /// A line of 20 ms with IPv4 and IPv6, or IPv4 alone.
 fn line(number: u8, ipv6: bool) -> Line {
     Line {
+        fixed: false,
         number,
         index: IfIndex(10 + u32::from(number)),
         families: PerFamily { ipv4: true, ipv6 },

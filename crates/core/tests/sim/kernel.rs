@@ -85,7 +85,7 @@ impl Kernel {
         self.is.neighbours.clear();
         self.is.links.insert(LAN, link("eth0", true));
         for line in lines {
-            self.follow_line(line, faults);
+            self.follow_line(line, faults, &before);
         }
         let kept: Vec<Route> = ours.into_iter().filter_map(|r| self.remains(r)).collect();
         self.is.routes.extend(kept);
@@ -93,14 +93,23 @@ impl Kernel {
         self.changed_since(&before)
     }
 
-    fn follow_line(&mut self, line: &Line, faults: &[Fault]) {
+    fn follow_line(&mut self, line: &Line, faults: &[Fault], before: &Observed) {
         if line.has(faults, &Ail::Gone) {
             return;
         }
         let device = line.index;
         let carrier = !line.has(faults, &Ail::NoCarrier);
         self.is.links.insert(device, link(&line.name(), carrier));
+        // What we put there stays as long as the interface.
+        let of_line = |a: &&Address| a.ours && a.device == device;
+        self.is.addresses.extend(before.addresses.iter().filter(of_line).cloned());
         for family in Family::BOTH.into_iter().filter(|f| *line.families.get(*f)) {
+            let mac = Mac([2, 0, 0, 0, line.gateway, line.number]);
+            if line.fixed {
+                let via = line.gateway(family);
+                self.is.neighbours.insert(Neighbour { device, address: via }, mac);
+                continue;
+            }
             if line.ails(family, faults).any(|ail| *ail == Ail::NoAddress) {
                 continue;
             }
@@ -125,7 +134,6 @@ impl Kernel {
                 protocol: DHCP,
                 hops: vec![Hop { device, via: Some(via), weight: 1 }],
             });
-            let mac = Mac([2, 0, 0, 0, line.gateway, line.number]);
             self.is.neighbours.insert(Neighbour { device, address: via }, mac);
         }
     }
@@ -292,6 +300,13 @@ impl Kernel {
             let led = route.hops.iter().all(|h| self.is.links.contains_key(&h.device));
             if !named || !led {
                 found.push(route.to_string());
+            }
+        }
+        for address in self.is.addresses.iter().filter(|address| address.ours) {
+            let link = self.is.links.get(&address.device);
+            let named = |link: &Link| config.wans.iter().any(|wan| wan.interface == link.name);
+            if !link.is_some_and(named) {
+                found.push(format!("{} on {}", address.address, address.device.0));
             }
         }
         for (name, map) in &self.is.nft.maps {

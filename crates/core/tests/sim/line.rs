@@ -28,6 +28,8 @@ pub(crate) struct Line {
     /// The present index of its interface, or the next one while it is away.
     pub(crate) index: IfIndex,
     pub(crate) families: PerFamily<bool>,
+    /// Its addresses and gateways are in the file, and put there by us: no other program does.
+    pub(crate) fixed: bool,
     /// The gateway's last byte: 1 at first, another after it moved.
     pub(crate) gateway: u8,
     pub(crate) rtt: Duration,

@@ -65,7 +65,7 @@ impl World {
         let mut dice = Dice::new(salt);
         let base = self.config.router.rule_priority_base.0;
         let is = &mut self.kernel.is;
-        let (what, part) = match dice.below(6) {
+        let (what, part) = match dice.below(7) {
             0 => {
                 is.rules.clear();
                 ("flushes the rules", Part::Rules)
@@ -98,6 +98,10 @@ impl World {
                     action: RuleAction::Unreachable,
                 });
                 ("adds a rule that looks like ours", Part::Rules)
+            }
+            5 => {
+                is.addresses.retain(|address| !address.ours);
+                ("takes our addresses away", Part::Addresses)
             }
             _ => {
                 is.sysctls.insert("net/ipv4/ip_forward".to_owned(), "0".to_owned());

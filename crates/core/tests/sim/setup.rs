@@ -24,6 +24,8 @@ pub(crate) struct SetupWan {
     pub(crate) priority: u64,
     pub(crate) weight: u64,
     pub(crate) metered: bool,
+    /// Addresses and gateways, as lines of the file.
+    pub(crate) fixed: String,
 }
 
 impl Setup {
@@ -34,6 +36,7 @@ impl Setup {
             priority: *priority,
             weight: 1,
             metered: false,
+            fixed: String::new(),
         };
         Setup {
             wans: (1..).zip(priorities).map(wan).collect(),
@@ -46,12 +49,12 @@ impl Setup {
 
     pub(crate) fn text(&self) -> String {
         let mut text = String::from("[[lan]]\ninterface = \"eth0\"\n");
-        for SetupWan { number, priority, weight, metered } in &self.wans {
+        for SetupWan { number, priority, weight, metered, fixed } in &self.wans {
             let name = format!("wan{number}");
             let _ = write!(
                 text,
                 "[[wan]]\nname = \"{name}\"\ninterface = \"{name}\"\npriority = {priority}\n\
-                 weight = {weight}\nmetered = {metered}\n"
+                 weight = {weight}\nmetered = {metered}\n{fixed}"
             );
         }
         let _ = write!(text, "[health]\ninterval = \"{}ms\"\n", self.interval_ms);
