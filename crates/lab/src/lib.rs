@@ -20,6 +20,7 @@ pub mod notices;
 pub mod servers;
 pub mod snapshot;
 pub mod tempdir;
+pub mod stranger;
 pub mod topology;
 pub mod tunnel;
 pub mod wait;

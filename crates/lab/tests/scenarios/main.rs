@@ -30,4 +30,5 @@ mod placing;
 mod restart;
 mod saturated;
 mod service;
+mod strangers;
 mod twins;
