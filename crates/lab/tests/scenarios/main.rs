@@ -30,5 +30,6 @@ mod placing;
 mod restart;
 mod saturated;
 mod service;
+mod serving;
 mod strangers;
 mod twins;
