@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::resolving::lending_problem;
+use super::lending::lending_problems;
 use super::{Engine, Happening, NOTICES_MAX};
 use crate::api::{API_VERSION, FamilyStatus, Problem, State, Status, WanStatus};
 use crate::choose::{Choice, FamilyChoice};
@@ -141,8 +141,9 @@ impl Engine {
 
     /// A problem of the daemon's own: one at a time of a kind at a place.
     pub(super) fn take_problem(&mut self, problem: Problem) {
-        self.reported.insert((problem.code.clone(), problem.at.clone()), problem);
-        self.stale = true;
+        let key = (problem.code.clone(), problem.at.clone());
+        let before = self.reported.insert(key, problem.clone());
+        self.stale |= before != Some(problem);
     }
 
     /// Works out the problems anew, and tells what came and went.
@@ -184,7 +185,8 @@ impl Engine {
         }
         problems.extend(self.ends.problems());
         problems.extend(self.resolver_problems());
-        problems.extend(self.config.lans.iter().filter_map(|l| lending_problem(l, &self.observed)));
+        let lans = self.config.lans.iter();
+        problems.extend(lans.flat_map(|lan| lending_problems(lan, &self.observed)));
         for (step, error) in self.attempts.troubles() {
             problems.insert(problem(
                 "step.failed",
