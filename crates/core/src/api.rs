@@ -166,6 +166,13 @@ pub struct FamilyStatus {
     pub gateway: Option<String>,
     /// Our own address.
     pub address: Option<String>,
+    /// Where that comes from.
+    #[serde(default)]
+    pub address_from: Option<AddressFrom>,
+    /// When its lease is over unless it is renewed: RFC 3339, UTC; `null` where that is not ours to
+    /// know, or never.
+    #[serde(default)]
+    pub address_until: Option<String>,
     /// The smoothed round trip, in milliseconds.
     pub rtt_ms: Option<f64>,
     /// Probes lost of the last hundred, 0 to 100.
@@ -176,6 +183,31 @@ pub struct FamilyStatus {
     pub since: String,
     /// Why it is so.
     pub reason: String,
+}
+
+/// Where an address comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressFrom {
+    /// Somebody else has put it there.
+    Observed,
+    /// The configuration.
+    Static,
+    /// A lease of our own DHCP client.
+    Dhcp,
+    /// The far end of a line that we dial.
+    Ppp,
+}
+
+impl std::fmt::Display for AddressFrom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            AddressFrom::Observed => "observed",
+            AddressFrom::Static => "static",
+            AddressFrom::Dhcp => "dhcp",
+            AddressFrom::Ppp => "ppp",
+        })
+    }
 }
 
 /// What a drill would do; `GET /v1/drill`.

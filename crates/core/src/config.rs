@@ -20,6 +20,7 @@ mod model;
 mod near;
 mod reference;
 mod schema;
+mod secrets;
 mod served;
 mod show;
 mod syntax;
@@ -34,6 +35,7 @@ pub use model::*;
 pub(crate) use near::nearest;
 pub use reference::reference;
 pub use schema::schema;
+pub use secrets::{exposed, exposed_files};
 pub use show::render;
 
 use fault::{Faults, Wrong};

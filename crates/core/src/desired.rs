@@ -102,6 +102,9 @@ pub struct WanShape {
     pub mtu: u32,
     /// It shares its interface with a LAN or another WAN.
     pub shared: bool,
+    /// It shares its interface with another WAN.
+    #[serde(default)]
+    pub twin: bool,
 }
 
 /// What is needed to work out the desired state.
@@ -146,7 +149,9 @@ pub fn desire(basis: Basis<'_>) -> Desired {
 fn shape(basis: Basis<'_>) -> Shape {
     let wan = |(id, wan): (WanId, &Wan)| {
         let (mtu, shared) = basis.facts.get(&id).map_or((1500, false), |f| (f.mtu, f.shared));
-        (id, WanShape { nat: wan.nat, nat6: wan.nat6, mtu, shared })
+        let mut wans = basis.config.wans.iter();
+        let twin = wans.any(|w| w.name != wan.name && w.interface == wan.interface);
+        (id, WanShape { nat: wan.nat, nat6: wan.nat6, mtu, shared, twin })
     };
     Shape {
         field: basis.config.router.mark_field,

@@ -205,7 +205,13 @@ impl Client {
                     self.hear_ack(reply, lans, Some(server), now);
                 }
             }
-            (Verdict::Ack, State::Rebooting | State::Renewing | State::Rebinding) => {
+            (Verdict::Ack, State::Renewing) => {
+                let own = self.lease.as_ref().map(|lease| lease.server);
+                if reply.server.is_none() || reply.server == own {
+                    self.hear_ack(reply, lans, own, now);
+                }
+            }
+            (Verdict::Ack, State::Rebooting | State::Rebinding) => {
                 let server = self.lease.as_ref().map(|lease| lease.server);
                 self.hear_ack(reply, lans, server, now);
             }
@@ -214,9 +220,14 @@ impl Client {
                     self.refused(now);
                 }
             }
-            (Verdict::Nak, State::Rebooting | State::Renewing | State::Rebinding) => {
-                self.refused(now);
+            // Only its own server was asked; a stranger's word does not end a lease.
+            (Verdict::Nak, State::Renewing) => {
+                let own = self.lease.as_ref().map(|lease| lease.server);
+                if reply.server.is_none() || reply.server == own {
+                    self.refused(now);
+                }
             }
+            (Verdict::Nak, State::Rebooting | State::Rebinding) => self.refused(now),
             // Late, or of another stage.
             (Verdict::Offer | Verdict::Ack | Verdict::Nak, _) => {}
         }

@@ -69,6 +69,8 @@ pub struct Machine {
     pub clock_kept: Option<bool>,
     /// Who has port 53 for DNS, and on which address; our own program left out.
     pub dns_holders: BTreeSet<(IpAddr, String)>,
+    /// Files with secrets that others may read.
+    pub exposed: Vec<Problem>,
 }
 
 /// The text of our nftables table as this configuration would have it here, for the kernel to check.
@@ -102,6 +104,8 @@ pub fn examine(machine: &Machine, config: Option<&Config>) -> Vec<Finding> {
         let hint = "`anywan doctor FILE` looks at another file than /etc/anywan/anywan.toml";
         found.push(finding(Grade::Note, "config.missing", "configuration", what, hint));
     }
+    let exposed = machine.exposed.iter().cloned();
+    found.extend(exposed.map(|problem| Finding { grade: Grade::Wrong, problem }));
     if let Some(config) = config.map(|config| facts::resolved(config, &machine.observed.links)) {
         let config = &config;
         interfaces(machine, config, &mut found);

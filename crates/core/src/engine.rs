@@ -10,6 +10,7 @@ mod drill;
 mod evacuate;
 mod event;
 mod interfaces;
+mod lending;
 mod linger;
 mod plan;
 mod report;
@@ -180,6 +181,11 @@ impl Engine {
             && (router, dns) == (&config.router, &config.dns)
     }
 
+    /// What is wrong when the configuration's file, of this name, has this mode.
+    pub fn exposed(&self, file: &str, mode: u32) -> Option<Problem> {
+        crate::config::exposed(&self.written, file, mode)
+    }
+
     /// The kernel parameters that the daemon should read.
     pub fn watched_sysctls(&self) -> BTreeSet<String> {
         desired::watched_sysctls(&self.config, &self.observed)
@@ -236,6 +242,8 @@ impl Engine {
                 let others = &mut self.observed.resolvers.by_interface;
                 self.stale |= replace(others, by_interface);
             }
+            // It changes what people are told, and nothing else.
+            Event::Lent(lent) => self.doubtful |= replace(&mut self.observed.lent, lent),
             Event::Probe(result) => self.take_result(&result, now),
             Event::Traffic(traffic) => self.take_traffic(traffic, now),
             Event::Children(children) => {

@@ -63,6 +63,9 @@ pub struct Observed {
     /// The resolvers that somebody was told of.
     #[serde(default)]
     pub resolvers: Resolvers,
+    /// The addresses that hosts on LANs have been lent, by us.
+    #[serde(default)]
+    pub lent: BTreeSet<Ipv4Addr>,
 }
 
 /// One network interface.

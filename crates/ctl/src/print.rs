@@ -74,13 +74,14 @@ fn lines_of(problem: &Problem) -> String {
 }
 
 /// In the order in which they are shown; where there is no room, `spare` ones go first.
-const COLUMNS: [Column; 11] = [
+const COLUMNS: [Column; 12] = [
     Column { title: "WAN", align: Align::Left, spare: 0 },
     Column { title: "INTERFACE", align: Align::Left, spare: 4 },
     Column { title: "PRIO", align: Align::Right, spare: 6 },
     Column { title: "WEIGHT", align: Align::Right, spare: 7 },
     Column { title: "SHARE", align: Align::Right, spare: 1 },
     Column { title: "FAMILY", align: Align::Left, spare: 0 },
+    Column { title: "ADDRESS", align: Align::Left, spare: 8 },
     Column { title: STATE, align: Align::Left, spare: 0 },
     Column { title: "RTT", align: Align::Right, spare: 3 },
     Column { title: "LOSS", align: Align::Right, spare: 5 },
@@ -107,12 +108,23 @@ fn row(
         once(wan.weight.to_string()),
         percent(side.share_percent),
         family.to_owned(),
+        or_dash(address(side, now)),
         side.state.to_string(),
         or_dash(side.rtt_ms.map(milliseconds)),
         or_dash(side.loss_percent.map(percent)),
         or_dash(age(&side.since, now)),
         format!("{drained}{}", printable(&side.reason)),
     ]
+}
+
+/// A side's address, where it comes from, and how long its lease lasts.
+fn address(side: &FamilyStatus, now: Timestamp) -> Option<String> {
+    let address = printable(side.address.as_deref()?);
+    let left = side.address_until.as_deref().and_then(|until| left(until, now));
+    let words = [side.address_from.map(|from| from.to_string()), left];
+    let words: Vec<String> = words.into_iter().flatten().collect();
+    let words = if words.is_empty() { String::new() } else { format!(" ({})", words.join(", ")) };
+    Some(format!("{address}{words}"))
 }
 
 /// The families that are worth a line.
@@ -208,15 +220,25 @@ fn milliseconds(value: f64) -> String {
 /// The time since then in its two largest units, `None` when that is not a time.
 fn age(since: &str, now: Timestamp) -> Option<String> {
     let since: Timestamp = since.parse().ok()?;
+    Some(span(now.duration_since(since).as_secs()))
+}
+
+/// The time until then, likewise.
+fn left(until: &str, now: Timestamp) -> Option<String> {
+    let until: Timestamp = until.parse().ok()?;
+    Some(format!("{} left", span(until.duration_since(now).as_secs())))
+}
+
+fn span(seconds: i64) -> String {
     // Clocks are set; an age is never negative.
-    let seconds = now.duration_since(since).as_secs().max(0);
+    let seconds = seconds.max(0);
     let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
-    Some(match (days, hours, minutes) {
+    match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
         (0, 0, _) => format!("{minutes}m{:02}s", seconds % 60),
         (0, _, _) => format!("{hours}h{:02}m", minutes % 60),
         _ => format!("{days}d{:02}h", hours % 24),
-    })
+    }
 }
 
 #[cfg(test)]

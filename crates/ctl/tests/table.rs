@@ -1,8 +1,8 @@
 //! How the status, events and plans look to people.
 
 use anywan_core::api::{
-    API_VERSION, DrillLine, DrillPlan, FamilyStatus, Notice, Plan, Problem, State, Status,
-    WanStatus,
+    API_VERSION, AddressFrom, DrillLine, DrillPlan, FamilyStatus, Notice, Plan, Problem, State,
+    Status, WanStatus,
 };
 use anywan_ctl::print::drill::{
     Course, Established, Measured, NewConnections, line_text, question, summary_text,
@@ -15,6 +15,8 @@ fn side(state: State, address: Option<&str>, since: &str, reason: &str) -> Famil
         share_percent: 0.0,
         gateway: None,
         address: address.map(str::to_owned),
+        address_from: address.map(|_| AddressFrom::Observed),
+        address_until: None,
         rtt_ms: None,
         loss_percent: None,
         jitter_ms: None,
@@ -44,6 +46,8 @@ fn wan(name: &str, interface: &str, ipv4: FamilyStatus, ipv6: FamilyStatus) -> W
 fn household() -> Status {
     let up = FamilyStatus {
         share_percent: 57.2,
+        address_from: Some(AddressFrom::Dhcp),
+        address_until: Some("2026-11-22T23:58:00Z".to_owned()),
         rtt_ms: Some(23.14),
         loss_percent: Some(0.0),
         ..side(State::Up, Some("192.168.1.2"), "2026-11-22T11:56:48Z", "2 of 2 targets answer")
@@ -89,7 +93,21 @@ Problems:
   wan lte: there is no interface usb0 (wan.interface-missing)
     hint: is the stick plugged in? `ip link` lists interfaces
 ";
-    assert_eq!(drawn(&household(), None, false), expected);
+    assert_eq!(drawn(&household(), Some(99), false), expected);
+}
+
+#[test]
+fn where_there_is_room_addresses_are_shown_with_where_they_come_from() {
+    let text = drawn(&household(), None, false);
+    let addresses = [
+        "FAMILY  ADDRESS                          STATE",
+        "IPv4    192.168.1.2 (dhcp, 11h58m left)  up",
+        "IPv6    fd00::2 (observed)               up",
+        "IPv4    -                                down",
+    ];
+    for (line, address) in text.lines().zip(addresses) {
+        assert!(line.contains(address), "{address}:\n{text}");
+    }
 }
 
 #[test]
@@ -140,7 +158,7 @@ fn a_wan_without_any_family_still_has_a_line_and_no_text_can_hurt_the_terminal()
     status.problems[0].what = "line\n\u{1b}[2J".to_owned();
     let text = drawn(&status, None, false);
     assert!(text.contains("new  x ]0;evil "), "{text}");
-    assert!(text.contains("IPv4    unknown"), "{text}");
+    assert!(text.contains("IPv4    -        unknown"), "{text}");
     assert!(!text.contains('\u{1b}') && !text.contains('\u{7}'), "{text:?}");
 }
 

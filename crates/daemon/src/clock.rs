@@ -34,15 +34,18 @@ impl Clock {
         u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or_default()
     }
 
-    /// The wall-clock time of a moment that has passed, by today's reading of the wall clock:
+    /// The wall-clock time of a moment, past or to come, by today's reading of the wall clock:
     /// RFC 3339, UTC, with milliseconds.
     pub fn wall(&self, moment: Moment) -> String {
-        let ago = self.now().since(moment);
+        let at = self.now();
         let now = jiff::Timestamp::now();
-        let then = jiff::SignedDuration::try_from(ago)
-            .ok()
-            .and_then(|ago| now.checked_sub(ago).ok())
-            .unwrap_or(now);
+        let signed = |span: Duration| jiff::SignedDuration::try_from(span).ok();
+        let then = if moment <= at {
+            signed(at.since(moment)).and_then(|ago| now.checked_sub(ago).ok())
+        } else {
+            signed(moment.since(at)).and_then(|ahead| now.checked_add(ahead).ok())
+        };
+        let then = then.unwrap_or(now);
         format!("{then:.3}")
     }
 }
@@ -66,5 +69,9 @@ mod tests {
         let text = clock.wall(clock.now());
         assert_eq!(text.len(), "2026-01-02T03:04:05.678Z".len(), "{text}");
         assert!(text.ends_with('Z') && text.as_bytes()[19] == b'.', "{text}");
+        let now: jiff::Timestamp = text.parse().expect("a time");
+        let later = clock.wall(clock.now() + Duration::from_secs(3600));
+        let later: jiff::Timestamp = later.parse().expect("a time");
+        assert!(later.duration_since(now).as_secs() >= 3599, "{text} {later}");
     }
 }

@@ -5,11 +5,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anywan_core::api::{API_VERSION, Findings};
-use anywan_core::config::Config;
+use anywan_core::api::{API_VERSION, Findings, Problem};
+use anywan_core::config::{self, Config};
 use anywan_core::doctor::{self, Machine};
 use anywan_core::facts::Kept;
 use anywan_core::observed::Observed;
@@ -52,11 +53,20 @@ pub fn examine(options: &Options) -> anyhow::Result<Findings> {
         clock: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         clock_kept: clock_kept(),
         dns_holders: dns_holders(options),
+        exposed: config.map(|config| exposed(options, config)).unwrap_or_default(),
         observed,
         kept,
     };
     let placement = config.map(|config| doctor::placement(&machine, config));
     Ok(Findings { version: API_VERSION, findings: doctor::examine(&machine, config), placement })
+}
+
+/// Files with secrets that others may read.
+fn exposed(options: &Options, config: &Config) -> Vec<Problem> {
+    let mode = |path: &Path| fs::metadata(path).ok().map(|data| data.permissions().mode());
+    let file = options.config.display().to_string();
+    let own = mode(&options.config).and_then(|mode| config::exposed(config, &file, mode));
+    own.into_iter().chain(config::exposed_files(config, |path| mode(Path::new(path)))).collect()
 }
 
 /// Who has port 53; our own dnsmasq is no stranger there.

@@ -130,6 +130,7 @@ impl Kernel {
             undecided: BTreeSet::new(),
             resolvers: anywan_core::observed::Resolvers::default(),
             dialling: Dialling::default(),
+            lent: BTreeSet::new(),
         })
     }
 

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod dhcp;
 pub mod examine;
 pub mod kernel;
+pub mod lent;
 pub mod ports;
 pub mod ppp;
 pub mod probe;

@@ -4,6 +4,7 @@
 //! everything out.
 
 mod asks;
+mod files;
 mod hand;
 mod leases;
 mod names;
@@ -457,6 +458,7 @@ impl Daemon {
             Ok(config) => {
                 let changed = !self.engine.follows(&config);
                 self.handle(Event::Solved { code, at });
+                self.look_at_config();
                 if changed {
                     self.handle(Event::Config(Box::new(config)));
                     self.keep();

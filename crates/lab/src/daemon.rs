@@ -8,6 +8,7 @@ mod config;
 mod status;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -128,7 +129,10 @@ impl Daemon {
 
     /// Replaces the config file's text; the daemon is not told.
     pub fn write_config(&self, text: &str) -> Result<()> {
-        fs::write(self.path("anywan.toml"), text).context("write the config")
+        let path = self.path("anywan.toml");
+        fs::write(&path, text).context("write the config")?;
+        // There may be secrets in it.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).context("keep it private")
     }
 
     /// Replaces the config and sends SIGHUP.

@@ -5,6 +5,7 @@
 //! is the real `anywand` in the router. Everything dies with the value that owns it.
 //! The lab never skips: without the privileges it needs it fails and says what to do.
 
+pub mod announced;
 pub mod client;
 pub mod command;
 pub mod counters;
@@ -19,6 +20,7 @@ pub mod netns;
 pub mod notices;
 pub mod servers;
 pub mod snapshot;
+pub mod stranger;
 pub mod tempdir;
 pub mod topology;
 pub mod tunnel;

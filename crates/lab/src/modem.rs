@@ -48,6 +48,8 @@ pub enum Sim {
     Ready,
     /// It wants this PIN.
     Pin(&'static str),
+    /// It wants its PUK: too many wrong PINs.
+    Puk,
 }
 
 #[derive(Debug)]
@@ -318,10 +320,11 @@ impl Works {
 }
 
 fn reply(manner: &mut Manner, told: &str) -> String {
-    let locked = manner.wrong_pins >= TRIES;
+    let locked = manner.wrong_pins >= TRIES || manner.sim == Sim::Puk;
     let wants = match &manner.sim {
         Sim::Ready => None,
         Sim::Pin(pin) => Some(*pin),
+        Sim::Puk => Some(""),
     };
     if told == "AT+CPIN?" {
         let state = match wants {

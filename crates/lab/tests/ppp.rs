@@ -143,6 +143,8 @@ fn a_modem_line_carries_a_lan_and_comes_back_from_everything_that_ends_it() -> R
     connects_by(&topology, 2)?;
     no_secret_is_seen(&daemon)?;
     ensure!(modem.told("AT+CPIN=") == 1, "one PIN");
+    let status = daemon.status()?;
+    ensure!(status.wan("wan2")["ipv4"]["address_from"] == "ppp", "{}", status.summary());
     let mut pid = pppd(&daemon)?;
 
     daemon.kill();
@@ -200,6 +202,21 @@ fn a_wrong_pin_is_tried_once_even_by_another_daemon_until_the_file_has_another()
 }
 
 #[test]
+fn a_sim_that_wants_its_puk_is_told_and_sent_nothing() -> Result<()> {
+    let topology = lab()?;
+    let modem = Modem::new(topology.isp(2), Sim::Puk)?;
+    let keys = modem_keys(&modem, &format!(", pin = {:?}", SECRETS[1]));
+    let mut daemon = Daemon::start(&topology, &config(&topology, &keys))?;
+    wait_problem(&daemon, "dial.puk", "wants its PUK")?;
+    daemon.kill();
+    daemon.launch()?;
+    wait_problem(&daemon, "dial.puk", "wants its PUK")?;
+    connects_by(&topology, 1)?;
+    ensure!(modem.told("AT+CPIN=") == 0, "{} PINs were tried", modem.told("AT+CPIN="));
+    no_secret_is_seen(&daemon)
+}
+
+#[test]
 fn a_modem_that_does_not_connect_is_told_in_plain_words_and_disturbs_nothing() -> Result<()> {
     let topology = lab()?;
     let modem = Modem::new(topology.isp(2), Sim::Ready)?;
@@ -213,7 +230,10 @@ fn a_modem_that_does_not_connect_is_told_in_plain_words_and_disturbs_nothing() -
     modem.answer(Answer::Silence);
     wait_problem(&daemon, "dial.failed", "the modem does not answer")?;
     connects_by(&topology, 1)?;
+    modem.answer(Answer::Words("BUSY"));
+    wait_problem(&daemon, "dial.failed", "the number is busy")?;
     modem.answer(Answer::Nonsense);
+    wait_problem(&daemon, "dial.failed", "not as a modem does")?;
     ensure!(modem.told("AT+CFUN=1,1") == 1, "after three failures in a row it is reset");
     modem.answer(Answer::Connect);
     wait_state(&daemon, "wan2", "up")

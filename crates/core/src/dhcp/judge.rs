@@ -13,8 +13,10 @@ use crate::time::Moment;
 const DNS_MAX: usize = 6;
 /// Below 576 no IPv4 host may be, above 9000 no Ethernet is.
 const MTUS: std::ops::RangeInclusive<u16> = 576..=9000;
-/// The shortest prefix of a static route: nothing takes over half the internet.
+/// The shortest prefix of a network or a static route: nothing takes over half the internet.
 const ROUTE_BITS_MIN: u8 = 8;
+/// The shortest lease in seconds: there must be time to renew it.
+const SECONDS_MIN: u32 = 20;
 /// Seconds that mean for ever.
 const FOREVER: u32 = u32::MAX;
 
@@ -49,33 +51,48 @@ pub fn judge(
         return bad(format!("{server} gives {address}, which is no host's address"));
     }
     let mask = reply.mask.unwrap_or_else(|| class_mask(address));
-    let Some(net) = Ipv4Net::with_netmask(address, mask).ok().filter(|n| n.prefix_len() >= 1)
+    let Some(net) =
+        Ipv4Net::with_netmask(address, mask).ok().filter(|n| n.prefix_len() >= ROUTE_BITS_MIN)
     else {
-        return bad(format!("{server} gives {address} with the mask {mask}, which is none"));
+        return bad(format!("{server} gives {address} with the mask {mask}, which makes no sense"));
     };
     if net.prefix_len() < 31 && (address == net.network() || address == net.broadcast()) {
         return bad(format!("{server} gives {net}, which is no host's address"));
     }
+    let of_lan = |what: String, lan: Ipv4Net| {
+        let what = format!("{server} gives {what}, but {} is a LAN's network", lan.trunc());
+        Err(Trouble { code: "dhcp.lan-subnet", what })
+    };
     if let Some(lan) = lans.iter().find(|lan| overlap(**lan, net)) {
-        let lan = lan.trunc();
-        return Err(Trouble {
-            code: "dhcp.lan-subnet",
-            what: format!("{server} gives {net}, but {lan} is a LAN's network"),
-        });
+        return of_lan(net.to_string(), *lan);
     }
     let Some(seconds) = reply.seconds.filter(|seconds| *seconds > 0) else {
         return bad(format!("{server} gives {address} for no time at all"));
     };
+    if seconds < SECONDS_MIN {
+        return bad(format!("{server} gives {address} for {seconds} s, too short to renew it"));
+    }
     let (renew, rebind) = times(reply, seconds);
     let after = |seconds: u64| now + Duration::from_secs(seconds);
     let ends = seconds != FOREVER;
     let (default, others) = split_routes(reply, lans);
-    let routers = reply.routers.iter().copied().find(|router| is_host(*router));
+    let gateway = match (default, usable_router(&reply.routers, address)) {
+        (Some(gateway), _) => Some(gateway).filter(|gateway| *gateway != address),
+        (None, Ok(router)) => router,
+        (None, Err(router)) => {
+            return bad(format!("{server} names the router {router}, which is no other host"));
+        }
+    };
+    if let Some((lan, gateway)) =
+        gateway.and_then(|gateway| Some((lans.iter().find(|lan| lan.contains(&gateway))?, gateway)))
+    {
+        return of_lan(format!("the router {gateway}"), *lan);
+    }
     Ok(Granted {
         lease: Lease {
             address,
             prefix: net.prefix_len(),
-            gateway: default.or(routers).filter(|gateway| *gateway != address),
+            gateway,
             dns: reply.dns.iter().copied().filter(|a| is_host(*a)).take(DNS_MAX).collect(),
             domain: reply.domain.clone(),
             mtu: reply.mtu.filter(|mtu| MTUS.contains(mtu)),
@@ -87,6 +104,16 @@ pub fn judge(
         renew: ends.then(|| after(renew)),
         rebind: ends.then(|| after(rebind)),
     })
+}
+
+/// The first router that may be one; an error where some are named and none is. A lease without any
+/// is none that leads anywhere, but may be meant so.
+fn usable_router(routers: &[Ipv4Addr], own: Ipv4Addr) -> Result<Option<Ipv4Addr>, Ipv4Addr> {
+    let usable = routers.iter().copied().find(|router| is_host(*router) && *router != own);
+    match (usable, routers.first()) {
+        (None, Some(first)) => Err(*first),
+        (usable, _) => Ok(usable),
+    }
 }
 
 /// T1 and T2; the RFC's half and seven eighths where the server's make no sense.

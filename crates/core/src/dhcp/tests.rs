@@ -167,6 +167,19 @@ fn a_lease_is_renewed_by_its_server_then_by_any_and_then_runs_out() {
 }
 
 #[test]
+fn while_its_own_server_is_asked_to_renew_a_strangers_word_changes_nothing() {
+    let mut trial = Trial::bound();
+    trial.pass(seconds(505));
+    let stranger = Some(Ipv4Addr::new(10, 0, 0, 66));
+    trial.say(Verdict::Nak, |reply| reply.server = stranger);
+    trial.say(Verdict::Ack, |reply| (reply.server, reply.seconds) = (stranger, Some(9000)));
+    let until = |trial: &Trial| trial.client.lease().and_then(|lease| lease.until);
+    assert!(until(&trial).is_some_and(|end| end <= trial.now + seconds(500)), "still the old one");
+    trial.say(Verdict::Ack, |_| {});
+    assert_eq!(until(&trial), Some(trial.now + seconds(1000)));
+}
+
+#[test]
 fn a_renewal_may_bring_another_address_which_is_checked_first() {
     let mut trial = Trial::bound();
     trial.pass(seconds(505));
@@ -272,7 +285,17 @@ fn offers_that_make_no_sense_are_passed_over_and_told() {
         reply.address = Ipv4Addr::new(192, 168, 9, 7);
         reply.mask = Some(Ipv4Addr::new(255, 255, 0, 0));
     });
-    refuses("dhcp.bad-offer", |reply| reply.seconds = Some(0));
+    for seconds in [0, 1, 19] {
+        refuses("dhcp.bad-offer", |reply| reply.seconds = Some(seconds));
+    }
+    for mask in [[0, 0, 0, 0], [128, 0, 0, 0], [254, 0, 0, 0]] {
+        refuses("dhcp.bad-offer", |reply| reply.mask = Some(mask.into()));
+    }
+    let own = OWN.octets();
+    for router in [[0, 0, 0, 0], [127, 0, 0, 1], [224, 0, 0, 1], [255, 255, 255, 255], own] {
+        refuses("dhcp.bad-offer", |reply| reply.routers = vec![router.into()]);
+    }
+    refuses("dhcp.lan-subnet", |reply| reply.routers = vec![[192, 168, 1, 9].into()]);
     refuses("dhcp.bad-offer", |reply| reply.seconds = None);
     refuses("dhcp.bad-offer", |reply| reply.server = None);
     refuses("dhcp.bad-offer", |reply| reply.mask = Some(Ipv4Addr::new(255, 0, 255, 0)));
@@ -295,6 +318,11 @@ fn what_is_odd_but_usable_is_used() {
     let no_mask = judged(|reply| (reply.mask, reply.routers) = (None, Vec::new()));
     assert_eq!((no_mask.prefix, no_mask.gateway), (8, None));
     assert_eq!(judged(|reply| reply.seconds = Some(u32::MAX)).until, None);
+    let elsewhere = judged(|reply| {
+        (reply.mask, reply.routers) =
+            (Some(Ipv4Addr::BROADCAST), vec![[0, 0, 0, 0].into(), [10, 9, 9, 9].into()]);
+    });
+    assert_eq!(elsewhere.gateway, Some([10, 9, 9, 9].into()), "with a /32 it is always outside");
     assert_eq!(judged(|reply| reply.mtu = Some(68)).mtu, None);
     assert_eq!(judged(|reply| reply.mtu = Some(1400)).mtu, Some(1400));
     let routed = judged(|reply| {

@@ -104,6 +104,8 @@ fn answered(answer: &str) -> String {
         "NO DIALTONE" | "NO DIAL TONE" => "there is no dial tone: is the line plugged in?",
         "NO ANSWER" => "nobody picks up",
         "ERROR" => "the modem refuses a command: wrong `apn` or `init`, or no SIM in it?",
+        "PH-SIM PIN" => "the modem is locked to another SIM",
+        "PH-NET PIN" => "the modem is locked to another provider",
         _ => "the modem says so",
     };
     format!("{words} ({answer})")
@@ -154,6 +156,7 @@ mod tests {
             ),
             ("Failed (NO CARRIER)\n", "no connection came about (NO CARRIER)"),
             ("Failed\n", "the modem does not answer, or not as a modem does"),
+            ("Failed (PH-SIM PIN)\n", "the modem is locked to another SIM (PH-SIM PIN)"),
             (
                 "PAP authentication failed\nConnection terminated.\n",
                 "the provider refused user or password",
@@ -190,5 +193,6 @@ mod tests {
         assert!(said.pin_sent && said.pin_accepted);
         assert_eq!(Said::read("Failed (SIM PIN)\n").asks(), Some(SimAsks::Pin));
         assert_eq!(Said::read("Failed (SIM PUK)\n").asks(), Some(SimAsks::Puk));
+        assert_eq!(Said::read("Failed (PH-SIM PIN)\n").asks(), None, "it is not the SIM's");
     }
 }

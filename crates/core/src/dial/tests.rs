@@ -230,6 +230,19 @@ fn a_wrong_password_or_pin_resets_no_modem() {
 }
 
 #[test]
+fn a_sim_that_wants_its_puk_is_told_and_sent_nothing_and_no_modem_is_reset() {
+    let (mut dial, mut now) = (Dial::new("a", None), at(0));
+    for _ in 0..9 {
+        fail(&mut dial, "Failed (SIM PUK)\n", &mut now);
+        dial.see(sight(), now);
+        assert_eq!(dial.wants(), Some(false), "the SIM is asked, and told nothing");
+        assert!(dial.resets.is_empty());
+        assert_eq!(dial.trouble().map(|trouble| trouble.code), Some("dial.puk"));
+    }
+    assert_eq!(dial.tried(), None);
+}
+
+#[test]
 fn a_pin_counts_as_tried_before_it_is_sent_and_is_free_again_when_it_was_not() {
     let mut dial = Dial::new("a", None);
     dial.see(sight(), at(0));

@@ -114,7 +114,10 @@ impl Engine {
             return;
         }
         let how = match (end.status, end.signal) {
-            (Some(status), _) => format!("ended with exit code {status}"),
+            (Some(status), _) => match meaning(&end.name, status) {
+                Some(words) => format!("ended with exit code {status} ({words})"),
+                None => format!("ended with exit code {status}"),
+            },
             (None, Some(signal)) => format!("was ended by signal {signal}"),
             (None, None) => "ended".to_owned(),
         };
@@ -131,6 +134,10 @@ impl Engine {
             self.stale = true;
         }
     }
+}
+
+fn meaning(name: &str, status: i32) -> Option<&'static str> {
+    if name == dnsmasq::NAME { dnsmasq::meaning(status) } else { None }
 }
 
 #[cfg(test)]

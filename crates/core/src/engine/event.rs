@@ -2,7 +2,7 @@
 //! never a difference, so that an event that is lost or comes twice changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -66,6 +66,8 @@ pub enum Event {
     },
     /// The resolvers that others were told of, by interface.
     Resolvers(BTreeMap<String, Vec<IpAddr>>),
+    /// The addresses that hosts on LANs have been lent.
+    Lent(BTreeSet<Ipv4Addr>),
     /// What the WANs' flows have sent and got so far.
     Traffic(BTreeMap<(WanId, Family), Traffic>),
     /// The programs that we run and that run now.

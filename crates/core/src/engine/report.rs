@@ -1,10 +1,11 @@
 //! What people are told: the status, the problems, and what happened.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
-use super::resolving::lending_problem;
+use super::lending::lending_problems;
 use super::{Engine, Happening, NOTICES_MAX};
-use crate::api::{API_VERSION, FamilyStatus, Problem, State, Status, WanStatus};
+use crate::api::{API_VERSION, AddressFrom, FamilyStatus, Problem, State, Status, WanStatus};
 use crate::choose::{Choice, FamilyChoice};
 use crate::config::{Addressing, Gateway, Wan};
 use crate::desired;
@@ -65,17 +66,38 @@ impl Engine {
         let dialled = (facts.obstacle == Some(Obstacle::NoInterface))
             .then(|| self.wan(id).and_then(|wan| self.dial_words(wan)));
         let reason = dialled.flatten().unwrap_or(told);
+        let origin = facts.addresses.first().and_then(|address| self.origin(id, *address));
         FamilyStatus {
             state: self.state_of(id, family),
             share_percent: share(self.choice.get(family), id),
             gateway: facts.hop.as_ref().and_then(|h| h.via).map(|via| via.to_string()),
             address: facts.addresses.first().map(ToString::to_string),
+            address_from: origin.map(|(from, _)| from),
+            address_until: origin.and_then(|(_, until)| until).map(clock),
             rtt_ms: side.and_then(|s| s.rtt()).map(ms),
             loss_percent: side.and_then(|s| s.loss_percent()),
             jitter_ms: side.and_then(|s| s.jitter()).map(ms),
             since: side.map_or_else(String::new, |s| clock(s.since())),
             reason,
         }
+    }
+
+    /// Where an address of a WAN comes from, and until when it holds.
+    fn origin(&self, id: WanId, address: IpAddr) -> Option<(AddressFrom, Option<Moment>)> {
+        let wan = self.wan(id)?;
+        if wan.ppp.is_some() {
+            return Some((AddressFrom::Ppp, None));
+        }
+        let lease = self.observed.leases.get(&id).filter(|lease| lease.address == address);
+        Some(match (&wan.address, lease) {
+            (Addressing::Dhcp, Some(lease)) => (AddressFrom::Dhcp, lease.until),
+            (Addressing::Static(list), _) if list.iter().any(|net| net.addr() == address) => {
+                (AddressFrom::Static, None)
+            }
+            (Addressing::Observe | Addressing::Dhcp | Addressing::Static(_), _) => {
+                (AddressFrom::Observed, None)
+            }
+        })
     }
 
     pub(super) fn tell(
@@ -141,8 +163,9 @@ impl Engine {
 
     /// A problem of the daemon's own: one at a time of a kind at a place.
     pub(super) fn take_problem(&mut self, problem: Problem) {
-        self.reported.insert((problem.code.clone(), problem.at.clone()), problem);
-        self.stale = true;
+        let key = (problem.code.clone(), problem.at.clone());
+        let before = self.reported.insert(key, problem.clone());
+        self.stale |= before != Some(problem);
     }
 
     /// Works out the problems anew, and tells what came and went.
@@ -184,7 +207,8 @@ impl Engine {
         }
         problems.extend(self.ends.problems());
         problems.extend(self.resolver_problems());
-        problems.extend(self.config.lans.iter().filter_map(|l| lending_problem(l, &self.observed)));
+        let lans = self.config.lans.iter();
+        problems.extend(lans.flat_map(|lan| lending_problems(lan, &self.observed)));
         for (step, error) in self.attempts.troubles() {
             problems.insert(problem(
                 "step.failed",

@@ -7,9 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::Engine;
 use super::report::problem;
 use crate::api::{Problem, State};
-use crate::config::{Lan, Target};
+use crate::config::Target;
 use crate::names::{Family, WanId};
-use crate::observed::Observed;
 use crate::resolvers::{self, Asked, Checks, Fault, Known, PATIENCE, Rank, Resolver, Said};
 use crate::steps::{Ask, Probe};
 use crate::time::Moment;
@@ -154,30 +153,4 @@ impl Engine {
         }
         problems
     }
-}
-
-/// What keeps addresses from being lent on a LAN.
-pub(super) fn lending_problem(lan: &Lan, observed: &Observed) -> Option<Problem> {
-    let (dhcp, (device, _)) = (lan.dhcp.as_ref()?, observed.link_named(&lan.interface)?);
-    let of_lan = observed.addresses.iter().filter(|a| a.device == device);
-    let nets: Vec<ipnet::IpNet> = of_lan
-        .filter(|a| a.address.is_ipv4())
-        .filter_map(|a| ipnet::IpNet::new(a.address, a.prefix).ok())
-        .collect();
-    let inside = |address: Ipv4Addr| nets.iter().any(|net| net.contains(&IpAddr::V4(address)));
-    let (first, last) = dhcp.range;
-    let outside = dhcp.leases.iter().map(|lease| lease.address).find(|a| !inside(*a));
-    let shown: Vec<String> = nets.iter().map(|net| net.trunc().to_string()).collect();
-    let at = format!("lan {}", lan.interface);
-    let (what, hint) = if nets.is_empty() {
-        let what = format!("{} has no IPv4 address, so no address is lent there", lan.interface);
-        (what, "give the interface an address in the network of `range`".to_owned())
-    } else if !(inside(first) && inside(last)) {
-        let what = format!("{first}-{last} is not in the network of {}", lan.interface);
-        (what, format!("it is {}: correct `range`, or the interface's address", shown.join(", ")))
-    } else {
-        let what = format!("the lease {} is not in the network of {}", outside?, lan.interface);
-        (what, format!("it is {}: correct `leases`", shown.join(", ")))
-    };
-    Some(problem("lan.dhcp-range", &at, &what, &hint))
 }

@@ -48,6 +48,17 @@ pub fn program(config: &Config, numbers: &Numbers, known: &Known) -> Option<Prog
     })
 }
 
+/// What it means by its exit code (dnsmasq(8)); nothing where its words say more.
+pub fn meaning(status: i32) -> Option<&'static str> {
+    match status {
+        1 => Some("it does not understand its configuration"),
+        2 => Some("a port or an address that it needs is not to be had"),
+        3 => Some("a file or folder that it needs is not to be had"),
+        4 => Some("there is no memory left"),
+        _ => None,
+    }
+}
+
 fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     // Writing to a String cannot fail.
     let _ = writeln!(text, "{arguments}");

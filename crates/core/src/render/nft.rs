@@ -205,7 +205,8 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
         ("ipv4", wan.nat == Nat::Masquerade, nat_rule("ip", wan.nat)),
         ("ipv6", wan.nat6 == Nat::Masquerade, nat_rule("ip6", wan.nat6)),
     ] {
-        if masquerades {
+        // Where the interface leads to another WAN too, an address there may be that one's.
+        if masquerades && !(wan.twin && family == "ipv4") {
             // A second address of the WAN that somebody has bound to is right as it is.
             near.push(format!("meta nfproto {family} fib saddr . oif type local return"));
         }

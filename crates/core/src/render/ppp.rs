@@ -10,8 +10,9 @@ use crate::desired::{Program, Text};
 use crate::dial::{PIN_ACCEPTED, PIN_SENT};
 use crate::names::Secret;
 
-/// What modems answer when dialling leads nowhere.
-const ANSWERS: [&str; 8] = [
+/// What modems answer when dialling leads nowhere. A lock of the modem's own is no SIM that wants its
+/// PIN, though its name ends so: chat reports the first that fits.
+const ANSWERS: [&str; 10] = [
     "NO CARRIER",
     "NO DIALTONE",
     "NO DIAL TONE",
@@ -20,6 +21,8 @@ const ANSWERS: [&str; 8] = [
     "DELAYED",
     "VOICE",
     "SIM PUK",
+    "PH-SIM PIN",
+    "PH-NET PIN",
 ];
 
 /// The program that dials a WAN; with or without sending the PIN.

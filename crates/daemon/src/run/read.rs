@@ -80,6 +80,10 @@ impl Daemon {
             let routes = self.kernel.routes()?;
             self.handle(Event::Routes(routes));
         }
+        if hints.neighbours {
+            // A host that has just come is a neighbour, and may have been lent an address.
+            self.read_lent();
+        }
         if hints.links || hints.neighbours {
             let neighbours = self.kernel.neighbours()?;
             self.handle(Event::Neighbours(neighbours));
@@ -102,6 +106,8 @@ impl Daemon {
 
     fn try_reread_all(&mut self) -> Result<(), KernelError> {
         self.read_logs();
+        self.look_at_config();
+        self.read_lent();
         // Which parameters matter depends on which interfaces there are.
         let links = self.kernel.links()?;
         self.handle(Event::Links(links));

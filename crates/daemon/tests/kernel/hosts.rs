@@ -145,7 +145,8 @@ pub(crate) fn give_wan_its_addresses() {
 }
 
 fn our_table() -> Step {
-    let wan = WanShape { nat: Nat::Masquerade, nat6: Nat::Masquerade, mtu: 1500, shared: false };
+    let (nat, nat6) = (Nat::Masquerade, Nat::Masquerade);
+    let wan = WanShape { nat, nat6, mtu: 1500, shared: false, twin: false };
     let shape = Shape {
         field: MarkField::default(),
         sticky: Sticky::Flow,

@@ -1,6 +1,7 @@
 //! Addresses that are anywan's own: added, repaired, taken out, and nobody else's touched.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use anywan_lab::dhcp::Dhcp;
 use anywan_lab::{Config, Daemon, Families, Family, Netns, Proto, Spec, Topology, until};
 
 use crate::common::{DEADLINE, ensure_all_kept, ensure_nothing_wrong, flows_of_every_kind, talk};
@@ -127,5 +128,39 @@ fn an_address_that_is_there_by_another_hand_is_used_and_left() -> Result<()> {
     ensure!(ended.status == 0, "{ended:?}");
     let left = router.run("ip -o address show dev w2")?;
     ensure!(left == before, "{before} {left}");
+    Ok(())
+}
+
+#[test]
+fn the_status_says_where_each_address_comes_from_and_when_a_lease_is_over() -> Result<()> {
+    let spec = Spec::routed(3).wan(2, |wan| (wan.families, wan.addressed) = (Families::V4, false));
+    let topology = spec.build()?;
+    let own = topology.wan(3).own(Family::V4).context("an address")?;
+    let gateway = topology.wan(3).gateway(Family::V4).context("a gateway")?;
+    topology.router().run("ip address flush dev w3")?;
+    let (lent, by) = ("192.168.102.2".parse()?, "192.168.102.1".parse()?);
+    let _server = Dhcp::server(&topology, 2, lent, by)?;
+    let config = Config::of(&topology)
+        .wan(2, |wan| {
+            wan.gateway = Some("auto".to_owned());
+            wan.more.push(("address".to_owned(), "\"dhcp\"".to_owned()));
+        })
+        .wan(3, |wan| {
+            (wan.gateway, wan.gateway6) = (Some(gateway.to_string()), None);
+            wan.more.push(("address".to_owned(), format!("\"{own}/24\"")));
+        });
+    let daemon = Daemon::start(&topology, &config)?;
+    let status = daemon.wait_status("all to be up", |status| {
+        ["wan1", "wan2", "wan3"].iter().all(|name| status.state(name, Family::V4) == "up")
+    })?;
+    let of = |name: &str, key: &str| status.wan(name)["ipv4"][key].clone();
+    ensure!(of("wan1", "address_from") == "observed" && of("wan1", "address_until").is_null());
+    ensure!(of("wan2", "address_from") == "dhcp", "{}", status.summary());
+    ensure!(of("wan3", "address_from") == "static" && of("wan3", "address_until").is_null());
+    let until = of("wan2", "address_until");
+    ensure!(until.as_str().is_some_and(|text| text.ends_with('Z')), "{until}");
+    let table = daemon.cli(&["status"])?.stdout;
+    ensure!(table.contains("192.168.102.2 (dhcp, 1m"), "of two minutes:\n{table}");
+    ensure!(table.contains(&format!("{own} (static)")) && table.contains("(observed)"), "{table}");
     Ok(())
 }

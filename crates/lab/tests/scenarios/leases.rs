@@ -9,29 +9,29 @@ use anywan_lab::{Config, Daemon, Families, Family, Fault, Proto, Spec, Topology,
 use crate::common::{DEADLINE, ensure_all_kept, flows_of_every_kind, talk};
 
 /// Three WANs; the second has IPv4 only, and nobody gives it an address.
-fn unaddressed() -> Result<Topology> {
+pub(crate) fn unaddressed() -> Result<Topology> {
     let spec = Spec::routed(3).wan(2, |wan| (wan.families, wan.addressed) = (Families::V4, false));
     spec.build()
 }
 
-fn asking(topology: &Topology) -> Config {
+pub(crate) fn asking(topology: &Topology) -> Config {
     Config::of(topology).wan(2, |wan| {
         wan.gateway = Some("auto".to_owned());
         wan.more.push(("address".to_owned(), "\"dhcp\"".to_owned()));
     })
 }
 
-fn subnet(host: u8) -> Ipv4Addr {
+pub(crate) fn subnet(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 102, host)
 }
 
-fn ensure_used(topology: &Topology) -> Result<()> {
+pub(crate) fn ensure_used(topology: &Topology) -> Result<()> {
     let placed = topology.client(1).place(60, Proto::Tcp, Family::V4)?;
     ensure!(placed.failed() == 0 && placed.by_wan.contains_key(&2), "{placed}");
     Ok(())
 }
 
-fn wait_address(daemon: &Daemon, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
+pub(crate) fn wait_address(daemon: &Daemon, address: Ipv4Addr, gateway: Ipv4Addr) -> Result<()> {
     let fits = |status: &anywan_lab::daemon::Status| {
         let ipv4 = &status.wan("wan2")["ipv4"];
         ipv4["address"] == address.to_string()
@@ -41,7 +41,7 @@ fn wait_address(daemon: &Daemon, address: Ipv4Addr, gateway: Ipv4Addr) -> Result
     daemon.wait_status(&format!("{address} via {gateway}"), fits).map(drop)
 }
 
-fn wait_problem(daemon: &Daemon, code: &str) -> Result<()> {
+pub(crate) fn wait_problem(daemon: &Daemon, code: &str) -> Result<()> {
     until(DEADLINE, code, || {
         let problems = daemon.status()?.problems();
         ensure!(problems.iter().any(|p| p.starts_with(code)), "{problems:?}");
@@ -50,7 +50,7 @@ fn wait_problem(daemon: &Daemon, code: &str) -> Result<()> {
 }
 
 /// The lease's address with what the kernel says of its life.
-fn shown(topology: &Topology) -> Result<String> {
+pub(crate) fn shown(topology: &Topology) -> Result<String> {
     topology.router().run("ip -4 -o address show dev w2")
 }
 

@@ -10,7 +10,7 @@ use anywan_lab::{Config, Daemon, Family, Fault, Netns, Spec, Topology, until};
 use crate::common::{DEADLINE, in_both_layouts};
 
 /// A router whose WANs are preferred in their order, each with its ISP's resolver.
-fn config(topology: &Topology) -> Config {
+pub(crate) fn config(topology: &Topology) -> Config {
     let mut config = Config::of(topology).priorities(&[1, 2, 3]);
     for (wan, number) in config.wans.iter_mut().zip(1..) {
         let list = format!("[\"{}\"]", names::address(topology, number));
@@ -20,7 +20,7 @@ fn config(topology: &Topology) -> Config {
     config
 }
 
-fn served(n: u8) -> Result<(Topology, Vec<Resolver>)> {
+pub(crate) fn served(n: u8) -> Result<(Topology, Vec<Resolver>)> {
     served_by(&Spec::routed(n))
 }
 
@@ -32,7 +32,7 @@ fn served_by(spec: &Spec) -> Result<(Topology, Vec<Resolver>)> {
 }
 
 /// Waits until a client can look names up; says what address it was given.
-fn wait_served(topology: &Topology, name: &str) -> Result<String> {
+pub(crate) fn wait_served(topology: &Topology, name: &str) -> Result<String> {
     let (client, router) = (topology.client_space(1), topology.lan_address(Family::V4));
     until(DEADLINE, "names to be looked up", || {
         lookup(client, router, name, Duration::from_millis(500))?.context("no address")

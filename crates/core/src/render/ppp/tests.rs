@@ -41,7 +41,7 @@ fn a_modem_is_told_the_pin_only_by_the_script_that_is_to() {
     let (without, with) = (dialled(&wans[0], false), dialled(&wans[0], true));
     assert!(!text(&without, "chat").contains("0000"));
     assert_eq!(
-        text(&with, "chat").lines().skip(8).collect::<Vec<_>>(),
+        text(&with, "chat").lines().skip(ANSWERS.len()).collect::<Vec<_>>(),
         [
             "ABORT 'READY'",
             "ABORT ERROR",
