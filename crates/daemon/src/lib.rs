@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod ports;
 pub mod ppp;
 pub mod probe;
+pub mod resolv_conf;
 pub mod resolvers;
 pub mod run;
 pub mod serve;

@@ -5,6 +5,7 @@
 //! is the real `anywand` in the router. Everything dies with the value that owns it.
 //! The lab never skips: without the privileges it needs it fails and says what to do.
 
+pub mod announcer;
 pub mod client;
 pub mod command;
 pub mod counters;
@@ -24,6 +25,7 @@ pub mod topology;
 pub mod tunnel;
 pub mod wait;
 
+pub use announcer::Announcer;
 pub use client::{Client, Placement};
 pub use counters::IspCounts;
 pub use daemon::{Config, Daemon};

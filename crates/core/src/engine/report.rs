@@ -184,6 +184,7 @@ impl Engine {
         }
         problems.extend(self.ends.problems());
         problems.extend(self.resolver_problems());
+        problems.extend(self.claims.problem());
         problems.extend(self.config.lans.iter().filter_map(|l| lending_problem(l, &self.observed)));
         for (step, error) in self.attempts.troubles() {
             problems.insert(problem(
