@@ -10,9 +10,9 @@ use crate::observed::{ResolvConf, ResolvFile, Writer};
 use crate::render::{dnsmasq, resolv_conf};
 use crate::time::Moment;
 
-/// Replaced again within this time, it is a fight: a DHCP client that renews a lease writes more
-/// seldom, and is simply made good.
-const ROW: Duration = Duration::from_secs(10 * 60);
+/// Replaced again within this time, it is a fight: who watches the file is faster, while a DHCP client
+/// that renews a lease writes more seldom, and is simply made good.
+const ROW: Duration = Duration::from_secs(2 * 60);
 /// So often in a row it is put back; whoever wins five times does not stop by itself.
 const PATIENCE: u32 = 5;
 /// Then it is left alone for so long.

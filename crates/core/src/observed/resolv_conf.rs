@@ -107,9 +107,11 @@ mod tests {
 
     #[test]
     fn a_file_is_known_by_its_first_line_its_comments_or_where_it_leads() {
-        let others = |link, text| match ResolvFile::of(link, text) {
-            ResolvFile::Others(writer) => writer,
-            other => panic!("{text:?} is {other:?}"),
+        let others = |link, text| {
+            let ResolvFile::Others(writer) = ResolvFile::of(link, text) else {
+                panic!("{text:?} is taken for ours")
+            };
+            writer
         };
         let stub = "# This is /run/systemd/resolve/stub-resolv.conf managed by \
                     man:systemd-resolved(8).\n# Do not edit.\nnameserver 127.0.0.53\n";
