@@ -94,8 +94,8 @@ pub(super) const DNS: &[Key] = &[
         name: "resolv_conf",
         kind: Kind::Flag,
         default: Some("true"),
-        doc: "Programs on this router ask it too: `/etc/resolv.conf` is ours while it can answer, and \
-              what it was before comes back otherwise, when this is `false`, and with `anywan down`.",
+        doc: "Programs on this router ask it too: `/etc/resolv.conf` names it while it can answer. \
+              What was there before comes back otherwise, with `false`, and with `anywan down`.",
         aliases: &["router", "resolvconf", "localhost"],
     },
 ];

@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::config::Dns;
+use crate::desired::Desired;
 use crate::observed::{ChildEnd, ResolvFile, Writer};
 use crate::render::dnsmasq;
+use crate::steps::diff;
 
 pub(super) fn serving_names() -> Config {
     let dns = Dns {
@@ -134,4 +136,23 @@ fn a_file_that_cannot_be_written_is_told_and_holds_nothing_up() {
     assert!(!is_ours(&world) && world.engine.settled());
     world.seconds(300);
     assert!(is_ours(&world) && codes(&world).is_empty());
+}
+
+#[test]
+fn whosever_it_is_the_steps_lead_to_what_is_wanted_and_then_there_are_none() {
+    let ours = ResolvFile::Ours(1);
+    let others = ResolvFile::Others(Writer::Resolved);
+    for file in [ours, others, ResolvFile::Untouchable] {
+        for resolv_conf in [None, Some("# Written by anywan\n".to_owned())] {
+            let mut observed = Observed::default();
+            observed.resolv_conf.file = file;
+            let desired = Desired { resolv_conf, ..Desired::default() };
+            let steps = diff(&observed, &desired);
+            let nothing_to_do = file == ResolvFile::Untouchable
+                || (file == others && desired.resolv_conf.is_none());
+            assert_eq!(steps.is_empty(), nothing_to_do, "{file:?}");
+            steps.iter().for_each(|step| expect(&mut observed, step));
+            assert_eq!(diff(&observed, &desired), [], "{file:?}");
+        }
+    }
 }
