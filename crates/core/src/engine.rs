@@ -240,10 +240,7 @@ impl Engine {
             Event::Consulted { wan, server, sequence, said } => {
                 self.consulted((wan, server), sequence, said, now);
             }
-            Event::Resolvers(by_interface) => {
-                let others = &mut self.observed.resolvers.by_interface;
-                self.stale |= replace(others, by_interface);
-            }
+            Event::Resolvers(found) => self.take_resolvers(found),
             Event::Announced { device, resolvers, lives } => {
                 self.take_announced(device, &resolvers, lives, now);
             }

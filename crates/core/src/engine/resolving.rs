@@ -42,6 +42,11 @@ impl Engine {
         changed
     }
 
+    /// Takes in what others were told, by interface.
+    pub(super) fn take_resolvers(&mut self, found: BTreeMap<String, Vec<IpAddr>>) {
+        self.stale |= super::replace(&mut self.observed.resolvers.by_interface, found);
+    }
+
     /// Whether names are looked up for LANs.
     pub fn serves_names(&self) -> bool {
         self.config.dns.is_some()
