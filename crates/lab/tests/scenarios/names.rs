@@ -191,8 +191,7 @@ fn a_taken_port_is_told_with_its_holder_and_served_once_it_is_free() -> Result<(
 }
 
 #[test]
-fn a_resolver_that_the_isps_router_announces_is_asked_and_learnt_anew_after_a_restart() -> Result<()>
-{
+fn an_announced_resolver_is_asked_and_learnt_anew_after_a_restart() -> Result<()> {
     let topology = Spec::routed(1).build()?;
     let own = "fd00:99:1::53";
     let resolver = Resolver::honest_at(&topology, 1, own)?;
