@@ -60,6 +60,9 @@ pub struct Desired {
     pub table: Option<Table>,
     /// The programs that should run, by our name for each.
     pub children: BTreeMap<String, Program>,
+    /// What tells this machine's own programs to ask our dnsmasq; `None`: what was there before.
+    #[serde(default)]
+    pub resolv_conf: Option<String>,
 }
 
 /// Our nftables table as it should be.
@@ -126,8 +129,8 @@ pub struct Basis<'a> {
     pub observed: &'a Observed,
 }
 
-/// Works out what the kernel should look like. The programs that should run are the engine's to
-/// add: their texts are rendered, and one that just ended has to wait.
+/// Works out what the kernel should look like. The programs that should run, and who is told to ask
+/// them, are the engine's to add: their texts are rendered, and one that just ended has to wait.
 pub fn desire(basis: Basis<'_>) -> Desired {
     let mut routes = routing::routes(basis);
     routes.extend(addresses::lease_routes(basis));
@@ -143,6 +146,7 @@ pub fn desire(basis: Basis<'_>) -> Desired {
         parting: BTreeSet::new(),
         table: Some(Table { shape: shape(basis), maps: maps::maps(basis) }),
         children: BTreeMap::new(),
+        resolv_conf: None,
     }
 }
 

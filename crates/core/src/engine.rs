@@ -2,6 +2,7 @@
 //! the decision is worked out anew from all of them in [`Engine::advance`], so losing or
 //! repeating an event changes nothing. Does nothing by itself and does not know the time.
 
+mod announced;
 mod children;
 mod dhcp;
 mod dial;
@@ -14,6 +15,7 @@ mod lending;
 mod linger;
 mod plan;
 mod report;
+mod resolv_conf;
 mod resolving;
 mod watch;
 
@@ -31,6 +33,7 @@ use crate::observed::{Key, Observed};
 use crate::steps::{Ask, Step};
 use crate::time::Moment;
 
+use announced::Solicited;
 use children::Ends;
 use dhcp::Clients;
 use dial::Dials;
@@ -39,6 +42,7 @@ use evacuate::Evacuations;
 pub use event::{Event, Happening};
 use linger::Lingering;
 use plan::Attempts;
+use resolv_conf::Claims;
 use resolving::Resolving;
 use watch::Watch;
 
@@ -102,6 +106,8 @@ pub struct Engine {
     attempts: Attempts,
     evacuations: Evacuations,
     resolving: Resolving,
+    claims: Claims,
+    solicited: Solicited,
     clients: Clients,
     /// The names of WANs taken out of service by hand.
     drained: BTreeSet<String>,
@@ -145,6 +151,8 @@ impl Engine {
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
             resolving: Resolving::default(),
+            claims: Claims::default(),
+            solicited: Solicited::default(),
             clients: Clients::default(),
             drained: kept.drained.clone(),
             lingering: Lingering::default(),
@@ -238,12 +246,13 @@ impl Engine {
             Event::Consulted { wan, server, sequence, said } => {
                 self.consulted((wan, server), sequence, said, now);
             }
-            Event::Resolvers(by_interface) => {
-                let others = &mut self.observed.resolvers.by_interface;
-                self.stale |= replace(others, by_interface);
+            Event::Resolvers(found) => self.take_resolvers(found),
+            Event::Announced { device, resolvers, lives } => {
+                self.take_announced(device, &resolvers, lives, now);
             }
             // It changes what people are told, and nothing else.
             Event::Lent(lent) => self.doubtful |= replace(&mut self.observed.lent, lent),
+            Event::ResolvConf(found) => self.take_resolv_conf(found, now),
             Event::Probe(result) => self.take_result(&result, now),
             Event::Traffic(traffic) => self.take_traffic(traffic, now),
             Event::Children(children) => {
@@ -286,6 +295,7 @@ impl Engine {
             return;
         }
         self.mind_dhcp(now);
+        self.mind_announced(now);
         if self.stale {
             self.refresh_facts(now);
         }
@@ -294,6 +304,7 @@ impl Engine {
         }
         self.mind_drill(now);
         self.mind_ends(now);
+        self.mind_claims(now);
         self.mind_dials(now);
         if self.stale || self.doubtful || self.attempts.due(now) {
             self.decide(now);
@@ -337,6 +348,8 @@ impl Engine {
         let other = [self.evacuations.deadline(), self.linger_deadline(), self.drill_deadline()];
         let other = other.into_iter().chain([
             self.consult_deadline(),
+            self.claims.deadline(),
+            self.announced_deadline(),
             self.dhcp_deadline(),
             self.dial_deadline(),
         ]);
@@ -385,6 +398,7 @@ impl Engine {
         self.rewrite(config);
         // What is written now holds, not what was known last.
         self.resolving.known.clear();
+        self.claims = Claims::default();
         self.number_wans();
         self.forget_drained();
         self.dials.look_soon();

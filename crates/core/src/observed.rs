@@ -6,6 +6,7 @@ mod cpu;
 mod dial;
 mod flows;
 mod lease;
+mod resolv_conf;
 mod resolvers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ pub use cpu::{Core, CpuFile, CpuSet, Cpus, Irq, Nic};
 pub use dial::Dialling;
 pub use flows::{TcpFlow, Traffic};
 pub use lease::{Lease, STATIC_ROUTES_MAX};
+pub use resolv_conf::{RESOLV_CONF_TAG, ResolvConf, ResolvFile, Writer};
 pub use resolvers::Resolvers;
 
 /// All facts about the kernel, as last read.
@@ -66,6 +68,9 @@ pub struct Observed {
     /// The addresses that hosts on LANs have been lent, by us.
     #[serde(default)]
     pub lent: BTreeSet<Ipv4Addr>,
+    /// The file that tells this machine's own programs whom to ask.
+    #[serde(default)]
+    pub resolv_conf: ResolvConf,
 }
 
 /// One network interface.

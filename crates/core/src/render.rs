@@ -3,3 +3,4 @@
 pub mod dnsmasq;
 pub mod nft;
 pub mod ppp;
+pub mod resolv_conf;

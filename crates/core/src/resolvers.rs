@@ -38,8 +38,8 @@ pub enum Rank {
 /// All resolvers.
 pub type Known = BTreeMap<Resolver, Rank>;
 
-/// The resolvers behind every WAN: those that are written, else those that came with its address,
-/// else its gateway, which on most lines is a box that asks for others; and the fallbacks.
+/// The resolvers behind every WAN: those that are written, else those that came with its address
+/// or that its router announces, else its gateway, which on most lines is a box that asks for others; and the fallbacks.
 ///
 /// `before` is what was known last: a WAN that has lost its address, and with it its list, keeps it, so
 /// that nobody has to be told while it is away.
@@ -71,8 +71,13 @@ pub fn known(
         let leased = leased.map(|dns| dns.copied().map(IpAddr::V4).collect::<Vec<IpAddr>>());
         let told = observed.resolvers.by_wan.get(&wan.name);
         let seen = observed.resolvers.by_interface.get(&wan.interface);
-        let lists = [Some(&wan.dns), leased.as_ref(), told, seen].into_iter().flatten();
-        let mut any = lists.into_iter().any(|list| put(list, Rank::Own));
+        let mut any = put(&wan.dns, Rank::Own);
+        if !any {
+            let lists = [leased.as_ref(), told, seen].into_iter().flatten();
+            any = lists.into_iter().any(|list| put(list, Rank::Own));
+            // Of the other family than most leases': they go on where that fails.
+            any |= put(&announced(wan, observed), Rank::Own);
+        }
         if !any && dns.upstreams.is_empty() {
             any = put(&gateways(facts.get(&id)), Rank::Own);
         }
@@ -82,6 +87,13 @@ pub fn known(
         put(&dns.upstreams, Rank::Fallback);
     }
     known
+}
+
+/// What routers announce on its link.
+fn announced(wan: &Wan, observed: &Observed) -> Vec<IpAddr> {
+    let device = observed.link_named(&wan.interface).map(|(device, _)| device);
+    let list = device.and_then(|device| observed.resolvers.announced.get(&device));
+    list.into_iter().flatten().map(|(address, _)| IpAddr::V6(*address)).collect()
 }
 
 /// Whether the WAN carries the family, and the address says by itself where it is.

@@ -102,12 +102,25 @@ pub enum Step {
         /// Our name for it.
         name: String,
     },
+    /// Has this machine's own programs ask our dnsmasq; the file that was there is kept in the state
+    /// directory, unless it is ours.
+    TakeResolvConf {
+        /// Its text.
+        text: String,
+    },
+    /// Puts back the file that was there before ours, and forgets it. One that is not ours stays.
+    GiveBackResolvConf,
 }
 
 impl Step {
     /// Whether it is about programs of ours, not about the kernel.
     pub fn is_of_children(&self) -> bool {
         matches!(self, Step::StartChild { .. } | Step::ReloadChild { .. } | Step::StopChild { .. })
+    }
+
+    /// Whether it is about this machine's resolv.conf.
+    pub fn is_of_resolv_conf(&self) -> bool {
+        matches!(self, Step::TakeResolvConf { .. } | Step::GiveBackResolvConf)
     }
 }
 
@@ -213,6 +226,11 @@ pub enum Ask {
         /// How.
         how: Reset,
     },
+    /// Ask the routers on a link to announce themselves now. What they announce comes as events.
+    Solicit {
+        /// The link.
+        device: IfIndex,
+    },
     /// Count the flows that a retiring WAN still has. Answered by the number.
     CountFlows {
         /// The WAN whose flows they are.
@@ -254,7 +272,8 @@ pub struct Probe {
     /// Who is asked; serves the family.
     pub target: Target,
     /// Who resolves the name of an HTTP target, in the order in which they are asked: the
-    /// servers of the side's own DNS targets. Empty: those of the system's `/etc/resolv.conf`.
+    /// servers of the side's own DNS targets, else the WAN's known resolvers. Empty: those of the
+    /// system's `/etc/resolv.conf`.
     pub resolvers: Vec<SocketAddr>,
     /// Counts up per WAN and family, so that an answer can be told from an older one.
     pub sequence: u64,
@@ -361,6 +380,8 @@ pub fn expect(observed: &mut Observed, step: &Step) {
             observed.children.insert(name.clone(), program.running());
         }
         Step::StopChild { name } => drop(observed.children.remove(name)),
+        Step::TakeResolvConf { text } => model::take_resolv_conf(&mut observed.resolv_conf, text),
+        Step::GiveBackResolvConf => model::give_back_resolv_conf(&mut observed.resolv_conf),
     }
 }
 

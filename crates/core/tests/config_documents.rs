@@ -170,7 +170,7 @@ fn the_reference_and_the_schema_name_every_key() {
             count += 1;
         }
     }
-    assert_eq!(count, 1 + 4 + 7 + 3 + 5 + 16);
+    assert_eq!(count, 1 + 5 + 7 + 3 + 5 + 16);
     for (code, _) in config::CODES {
         assert!(reference.contains(&format!("| `{code}` |")), "{code}");
     }

@@ -10,6 +10,7 @@
 //! own.
 
 mod addresses;
+mod announced;
 mod conntrack;
 #[doc(hidden)]
 pub mod cpu;
@@ -44,6 +45,7 @@ use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 
 use crate::clock::Clock;
 
+pub use announced::Announced;
 pub use conntrack::{Destroyed, Gone};
 pub use error::{KernelError, Refused};
 pub use monitor::{Hints, Monitor};
@@ -129,6 +131,7 @@ impl Kernel {
             leases: BTreeMap::new(),
             undecided: BTreeSet::new(),
             resolvers: anywan_core::observed::Resolvers::default(),
+            resolv_conf: anywan_core::observed::ResolvConf::default(),
             dialling: Dialling::default(),
             lent: BTreeSet::new(),
         })
@@ -201,6 +204,13 @@ impl Kernel {
         Ok(self.cpu_files.read(interfaces, before))
     }
 
+    /// Has the routers on a link announce themselves now.
+    pub fn solicit(&self, device: IfIndex) -> Result<(), KernelError> {
+        announced::solicit(device).map_err(|error| {
+            Refused::Socket(error).doing(format!("ask the routers of interface {}", device.0))
+        })
+    }
+
     /// Our nftables table. Cheap when nobody committed anything since it was last read.
     pub fn nft(&mut self) -> Result<Nft, KernelError> {
         self.table.read(&mut self.netfilter, &self.memory)
@@ -227,8 +237,9 @@ impl Kernel {
             Step::DeleteRoute(route) => routes::delete(&mut self.route, route),
             Step::AddRule(rule) => rules::add(&mut self.route, rule),
             Step::DeleteRule(rule) => rules::delete(&mut self.route, rule),
-            // Programs are no part of the kernel.
+            // Programs and files are no part of the kernel.
             Step::StartChild { .. } | Step::ReloadChild { .. } | Step::StopChild { .. } => Ok(()),
+            Step::TakeResolvConf { .. } | Step::GiveBackResolvConf => Ok(()),
         }
     }
 

@@ -11,6 +11,7 @@ pub mod lent;
 pub mod ports;
 pub mod ppp;
 pub mod probe;
+pub mod resolv_conf;
 pub mod resolvers;
 pub mod run;
 pub mod serve;

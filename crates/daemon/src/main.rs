@@ -22,6 +22,10 @@ struct Flags {
     /// Where WAN numbers and former kernel parameters are kept.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/anywan")]
     state_dir: PathBuf,
+    /// The file that tells this machine's programs whom to ask for names. Default: /etc/resolv.conf,
+    /// in the machine's own network namespace only.
+    #[arg(long, value_name = "FILE")]
+    resolv_conf: Option<PathBuf>,
     /// Take everything of anywan out of the kernel and exit; no daemon may be running.
     #[arg(long)]
     take_down: bool,
@@ -41,8 +45,12 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .with_target(false)
         .init();
-    let options =
-        Options { config: flags.config, socket: flags.socket, state_dir: flags.state_dir };
+    let options = Options {
+        config: flags.config,
+        socket: flags.socket,
+        state_dir: flags.state_dir,
+        resolv_conf: flags.resolv_conf,
+    };
     let ended = match (flags.take_down, flags.examine) {
         (true, _) => take_down(&options),
         (_, true) => tell_findings(&options),

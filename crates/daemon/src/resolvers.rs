@@ -1,6 +1,11 @@
 //! Which resolvers other programs were told of when an interface got its address. In: the files in
-//! which systemd-networkd, resolvconf (also as dhcpcd and pppd feed it) and dhclient note it. Out:
-//! addresses by interface. Texts come from strangers: what is not an address is left out.
+//! which systemd-networkd, systemd-resolved (as NetworkManager tells it), resolvconf (also as dhcpcd and
+//! pppd feed it), dhcpcd and dhclient (also NetworkManager's) note it. Out: addresses by interface.
+//! Texts come from strangers: what is not an address is left out.
+//!
+//! NetworkManager with its own DHCP client and without systemd-resolved writes the servers of all
+//! interfaces into one file, and what each was given nowhere: there is nothing to be read. Neither is
+//! `/etc/resolv.conf` read, which may be ours.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +19,12 @@ const BYTES_MAX: u64 = 256 * 1024;
 pub fn read(root: &Path, interfaces: &BTreeMap<u32, String>) -> BTreeMap<String, Vec<IpAddr>> {
     let mut found = BTreeMap::new();
     for (index, name) in interfaces {
-        let sources = [networkd(root, *index), resolvconf(root, name), dhclient(root, name)];
+        let sources = [
+            networkd(root, *index),
+            resolved(root, *index),
+            resolvconf(root, name),
+            dhclient(root, name),
+        ];
         if let Some(list) = sources.into_iter().find(|list| !list.is_empty()) {
             found.insert(name.clone(), list);
         }
@@ -27,11 +37,13 @@ fn text(path: &Path) -> String {
     if fits { fs::read_to_string(path).unwrap_or_default() } else { String::new() }
 }
 
-/// Addresses between spaces and commas, each once.
+/// Addresses between spaces and commas, each once. Behind one systemd may have written the interface
+/// (`%`) and the name of a server (`#`); one with a port of its own is none for us.
 fn addresses<'a>(words: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
     let mut list = Vec::new();
     for word in words.flat_map(|words| words.split([' ', ',', '\t'])) {
-        if let Ok(address) = word.trim().parse() {
+        let address = word.trim().split(['%', '#']).next().unwrap_or_default();
+        if let Ok(address) = address.parse() {
             if !list.contains(&address) {
                 list.push(address);
             }
@@ -40,17 +52,36 @@ fn addresses<'a>(words: impl Iterator<Item = &'a str>) -> Vec<IpAddr> {
     list
 }
 
-/// `/run/systemd/netif/leases/INDEX`: `DNS=192.0.2.1 192.0.2.2`.
+/// `/run/systemd/netif/links/INDEX`: `DNS=192.0.2.1 2001:db8::1#dns.example`, of leases of both families,
+/// of routers, and of the administrator; else `leases/INDEX`, which has only the IPv4 lease's.
 fn networkd(root: &Path, index: u32) -> Vec<IpAddr> {
-    let text = text(&root.join(format!("run/systemd/netif/leases/{index}")));
-    addresses(text.lines().filter_map(|line| line.strip_prefix("DNS=")))
+    let of = |kind: &str| {
+        let text = text(&root.join(format!("run/systemd/netif/{kind}/{index}")));
+        addresses(text.lines().filter_map(|line| line.strip_prefix("DNS=")))
+    };
+    let all = of("links");
+    if all.is_empty() { of("leases") } else { all }
 }
 
+/// `/run/systemd/resolve/netif/INDEX`: `SERVERS=192.0.2.1 192.0.2.2`, as somebody told systemd-resolved.
+fn resolved(root: &Path, index: u32) -> Vec<IpAddr> {
+    let text = text(&root.join(format!("run/systemd/resolve/netif/{index}")));
+    addresses(text.lines().filter_map(|line| line.strip_prefix("SERVERS=")))
+}
+
+/// Where pieces of a resolv.conf are, each for one interface.
+const PIECES: [&str; 4] = [
+    "run/resolvconf/interfaces",
+    "run/resolvconf/interface",
+    "run/resolvconf/keys",
+    "run/dhcpcd/hook-state/resolv.conf",
+];
+
 /// `/run/resolvconf/interfaces/NAME` and `NAME.PROGRAM`, each a piece of a resolv.conf; the newer
-/// openresolv calls the folder `keys`.
+/// openresolv calls the folder `keys`. dhcpcd keeps such pieces itself where there is no resolvconf.
 fn resolvconf(root: &Path, name: &str) -> Vec<IpAddr> {
     let mut pieces = Vec::new();
-    for folder in ["run/resolvconf/interfaces", "run/resolvconf/interface", "run/resolvconf/keys"] {
+    for folder in PIECES {
         let entries = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
         let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
         paths.sort();
@@ -70,11 +101,22 @@ fn resolvconf(root: &Path, name: &str) -> Vec<IpAddr> {
 }
 
 /// `/var/lib/dhcp/dhclient.NAME.leases`, or one file for all with the name in each lease; what was
-/// added last holds.
+/// added last holds. NetworkManager's dhclient has a file for each connection.
 fn dhclient(root: &Path, name: &str) -> Vec<IpAddr> {
+    let mut files = ["dhclient.leases".to_owned(), format!("dhclient.{name}.leases")]
+        .map(|file| root.join("var/lib/dhcp").join(file))
+        .to_vec();
+    let (first, last) = ("dhclient-", format!("-{name}.lease"));
+    let entries = fs::read_dir(root.join("var/lib/NetworkManager")).into_iter().flatten().flatten();
+    files.extend(entries.map(|entry| entry.path()).filter(|path| {
+        let file = path.file_name().and_then(|file| file.to_str()).unwrap_or_default();
+        file.starts_with(first) && file.ends_with(&last)
+    }));
+    // Of several connections the one that was used last.
+    files.sort_by_key(|file| fs::metadata(file).and_then(|m| m.modified()).ok());
     let mut found = Vec::new();
-    for file in ["dhclient.leases".to_owned(), format!("dhclient.{name}.leases")] {
-        let text = text(&root.join("var/lib/dhcp").join(file));
+    for file in files {
+        let text = text(&file);
         for lease in text.split("lease {").skip(1) {
             let mut fields = lease.lines().map(str::trim);
             let own = format!("interface \"{name}\";");
@@ -143,6 +185,24 @@ mod tests {
         for path in ["run/resolvconf/interfaces/eth0.20", "run/resolvconf/interfaces/eth01"] {
             assert_eq!(of(&[(path, piece)]), [""; 0], "{path}");
         }
+        let link = "# This is private data. Do not parse.\nADMIN_STATE=configured\n\
+                    OPER_STATE=routable\nNETWORK_FILE=/etc/systemd/network/wan.network\n\
+                    DNS=10.0.0.1 10.0.0.2:5353 fd00::1#dns.example fe80::1%eth0\nNTP=10.0.0.3\n\
+                    DOMAINS=\nLLMNR=yes\n";
+        let linked = ["10.0.0.1", "fd00::1", "fe80::1"];
+        assert_eq!(of(&[("run/systemd/netif/links/7", link)]), linked);
+        let both = [("run/systemd/netif/leases/7", networkd), ("run/systemd/netif/links/7", link)];
+        assert_eq!(of(&both), linked);
+        let resolved = "# This is private data. Do not parse.\nLLMNR=yes\nMDNS=no\n\
+                        SERVERS=10.0.0.1 fd00::1\nDOMAINS=home.arpa\n";
+        assert_eq!(of(&[("run/systemd/resolve/netif/7", resolved)]), ["10.0.0.1", "fd00::1"]);
+        let dhcpcd = "# Generated by dhcpcd from eth0.dhcp\nnameserver 10.0.0.1\n";
+        let announced = "# Generated by dhcpcd from eth0.ra\nnameserver fd00::1\n";
+        let pieces = [
+            ("run/dhcpcd/hook-state/resolv.conf/eth0.dhcp", dhcpcd),
+            ("run/dhcpcd/hook-state/resolv.conf/eth0.ra", announced),
+        ];
+        assert_eq!(of(&pieces), ["10.0.0.1", "fd00::1"]);
         let lease = |interface: &str, server: &str| {
             format!(
                 "lease {{\n  interface \"{interface}\";\n  fixed-address 10.0.0.5;\n  \
@@ -153,6 +213,11 @@ mod tests {
             [lease("eth0", "10.0.0.1"), lease("eth0", "10.0.0.2"), lease("eth1", "10.0.0.3")];
         let one = ("var/lib/dhcp/dhclient.leases", leases.concat());
         assert_eq!(of(&[(one.0, one.1.as_str())]), ["10.0.0.2", "10.0.0.9"]);
+        let name = "5b4e2a6c-0f3d-4c2b-9d0e-7a1f2b3c4d5e";
+        for (interface, found) in [("eth0", &["10.0.0.2", "10.0.0.9"][..]), ("eth1", &[])] {
+            let path = format!("var/lib/NetworkManager/dhclient-{name}-{interface}.lease");
+            assert_eq!(of(&[(path.as_str(), one.1.as_str())]), found, "{interface}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::clock::Clock;
 use crate::dhcp::{Dhcp, Heard};
 use crate::kernel::{Destroyed, Hints, Kernel, Monitor};
 use crate::probe::Prober;
+use crate::resolv_conf::ResolvConf;
 use crate::serve::{Reloaded, Request, RequestKind, Server};
 use crate::state::StateDir;
 use crate::systemd::Systemd;
@@ -67,6 +68,9 @@ pub struct Options {
     pub socket: PathBuf,
     /// Where WAN numbers and former values are kept.
     pub state_dir: PathBuf,
+    /// The file that tells this machine's programs whom to ask for names; if none is named, the
+    /// machine's own, and only where the network namespace is the machine's too.
+    pub resolv_conf: Option<PathBuf>,
 }
 
 /// A configuration file that cannot be used; the text is for a person.
@@ -89,6 +93,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let ends = Destroyed::open(mark_field.number_mask()).context("watch the ends of flows")?;
     let kernel = Kernel::open(&options.state_dir)?;
     let children = Children::open(&options.socket, &options.state_dir);
+    let resolv_conf = ResolvConf::open(options.resolv_conf.as_deref(), &options.state_dir);
     let (prober, results) = Prober::new();
     let (dhcp, heard) = Dhcp::new();
     let clock = kernel.clock();
@@ -104,6 +109,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         engine,
         kernel,
         children,
+        resolv_conf,
         prober,
         answers: answers_to,
         dhcp,
@@ -144,17 +150,20 @@ pub fn take_down(options: &Options) -> anyhow::Result<()> {
     leases::give_back(&state, &mut kernel)?;
     let (mut children, clock) =
         (Children::open(&options.socket, &options.state_dir), kernel.clock());
+    let mut resolv_conf = ResolvConf::left(options.resolv_conf.as_deref(), &options.state_dir);
     let mut failures = Vec::new();
     for _ in 0..ROUNDS_MAX {
         let former: Vec<String> = kernel.sysctls_before().keys().cloned().collect();
         let mut observed = kernel.observe(&former)?;
         observed.children = children.running();
+        observed.resolv_conf = resolv_conf.read();
         let desired = anywan_core::desired::nothing(&observed);
         let steps = anywan_core::steps::diff(&observed, &desired);
         if steps.is_empty() {
             return Ok(());
         }
-        let mut carry_out = |step| apply(&mut kernel, &mut children, step, clock.now());
+        let now = clock.now();
+        let mut carry_out = |step| apply(&mut kernel, &mut children, &mut resolv_conf, step, now);
         let outcomes = steps.iter().map(|step| (step, carry_out(step)));
         let failed = outcomes.filter_map(|(step, done)| Some(format!("{step}: {}", done.err()?)));
         failures = failed.collect();
@@ -201,11 +210,14 @@ fn chain(error: &dyn std::error::Error) -> String {
 fn apply(
     kernel: &mut Kernel,
     children: &mut Children,
+    resolv_conf: &mut ResolvConf,
     step: &Step,
     now: Moment,
 ) -> Result<(), String> {
     if step.is_of_children() {
         children.apply(step, now).map_err(|error| chain(&error))
+    } else if step.is_of_resolv_conf() {
+        resolv_conf.apply(step).map_err(|error| chain(&error))
     } else {
         kernel.apply(step).map_err(|error| match error.hint() {
             Some(hint) => format!("{}; {hint}", chain(&error)),
@@ -219,6 +231,7 @@ struct Daemon {
     engine: Engine,
     kernel: Kernel,
     children: Children,
+    resolv_conf: ResolvConf,
     prober: Prober,
     /// Where the answers of resolvers come in.
     answers: mpsc::Sender<Event>,
@@ -292,7 +305,10 @@ impl Daemon {
                 biased;
                 _ = signals.terminate.recv() => break,
                 _ = signals.interrupt.recv() => break,
-                hints = monitor.next() => self.reread(hints),
+                hints = monitor.next() => {
+                    self.hear_announced(monitor.announced());
+                    self.reread(hints);
+                }
                 gone = ends.next() => self.hear_of_ends(gone),
                 ended = self.children.ended() => self.hear_of_children(ended),
                 Some(result) = results.recv() => self.handle(Event::Probe(result)),
@@ -366,7 +382,8 @@ impl Daemon {
         }
         let touched = touched_by(&step);
         let now = self.clock.now();
-        if let Err(error) = apply(&mut self.kernel, &mut self.children, &step, now) {
+        let Daemon { kernel, children, resolv_conf, .. } = self;
+        if let Err(error) = apply(kernel, children, resolv_conf, &step, now) {
             tracing::warn!(%step, %error, "a step failed");
             self.handle(Event::StepFailed { step, error });
         }

@@ -71,10 +71,11 @@ impl Daemon {
         let dir = TempDir::new()?;
         let daemon = Daemon { running: None, events: None, router, expected, dir };
         daemon.write_config(&config.to_toml())?;
+        fs::create_dir(daemon.path("etc")).context("make a folder of its own")?;
         Ok(daemon)
     }
 
-    /// A path in its folder: `anywan.toml`, `anywan.sock`, `state`, `log`.
+    /// A path in its folder: `anywan.toml`, `anywan.sock`, `state`, `etc`, `log`.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
@@ -90,6 +91,9 @@ impl Daemon {
             path("anywan.sock"),
             "--state-dir".to_owned(),
             path("state"),
+            // Never this machine's, whatever namespace the router is in.
+            "--resolv-conf".to_owned(),
+            path("etc/resolv.conf"),
         ])
     }
 

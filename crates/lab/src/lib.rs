@@ -6,6 +6,7 @@
 //! The lab never skips: without the privileges it needs it fails and says what to do.
 
 pub mod announced;
+pub mod announcer;
 pub mod client;
 pub mod command;
 pub mod counters;
@@ -26,6 +27,7 @@ pub mod topology;
 pub mod tunnel;
 pub mod wait;
 
+pub use announcer::Announcer;
 pub use client::{Client, Placement};
 pub use counters::IspCounts;
 pub use daemon::{Config, Daemon};

@@ -71,7 +71,8 @@ impl Resolver {
 
     fn start(topology: &Topology, number: usize, own: &str, more: &[&str]) -> Result<Resolver> {
         let isp = topology.isp(number);
-        isp.ip_batch(&format!("addr replace {own}/32 dev lo"))?;
+        let bits = if own.contains(':') { 128 } else { 32 };
+        isp.ip_batch(&format!("addr replace {own}/{bits} dev lo"))?;
         let dir = TempDir::new()?;
         let listen = format!("--listen-address={own}");
         let args = [

@@ -381,3 +381,26 @@ fn dnsmasq_and_pppd_work_within_the_unit_and_outlive_a_restart() -> Result<()> {
     drop(former);
     until(DEADLINE, "the service to have ended", || ensure_known("ActiveState", "inactive"))
 }
+
+#[test]
+fn within_the_sandbox_of_the_unit_resolv_conf_is_taken_and_given_back() -> Result<()> {
+    let _topology = plug()?;
+    order("start")?;
+    wait_all_up()?;
+    let file = || fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let (before, text) = (file(), fs::read_to_string(CONFIG)?);
+    fs::write(CONFIG, format!("{text}[dns]\nupstreams = [\"198.51.100.20\"]\n"))?;
+    order("reload")?;
+    until(DEADLINE, "the file to be ours", || {
+        ensure!(file().starts_with("# Written by anywan"), "{:?}", file());
+        Ok(())
+    })
+    .with_context(journal)?;
+    fs::write(CONFIG, text)?;
+    order("reload")?;
+    until(DEADLINE, "the file of before", || {
+        ensure!(file() == before, "{:?}", file());
+        Ok(())
+    })
+    .with_context(journal)
+}

@@ -262,6 +262,7 @@ fn dns(fields: &Fields) -> Option<Dns> {
         cache: keys.number("cache")?,
         domain: keys.text("domain")?,
         hosts,
+        resolv_conf: keys.flag("resolv_conf")?,
     })
 }
 

@@ -357,7 +357,7 @@ const WAN: &[Key] = &[
         kind: Kind::Servers { max: served::SERVERS_MAX },
         default: Some("[]"),
         doc: "Its resolvers, for LANs that `[dns]` serves; empty: those that the system was given \
-              with the address.",
+              with the address, and those that its router announces.",
         aliases: &["resolvers", "nameservers"],
     },
     Key {

@@ -46,6 +46,16 @@ const TOGETHER: &str = "
   targets asks nobody: the WAN is then judged by link, address and gateway alone.
 - `[dns]`, even empty, turns DNS for LANs on, `[lan.dhcp]` below a `[[lan]]` DHCP on that LAN;
   without them anywan runs neither, and whatever serves them goes on. Both need dnsmasq.
+- A WAN without `dns` has the resolvers that whoever manages its interface was given: anywan,
+  systemd-networkd, NetworkManager where it tells systemd-resolved or uses dhclient, resolvconf,
+  dhcpcd, dhclient; and those that its router announces, where the kernel accepts router
+  advertisements. NetworkManager by itself keeps no list for one interface: write `dns`, or
+  `upstreams`.
+- With `[dns]` the router's own programs ask it too: `/etc/resolv.conf` names 127.0.0.87, where
+  dnsmasq answers this machine alone. Whatever was there, a link of systemd-resolved's included, is
+  kept in the state directory and comes back while dnsmasq does not run, and for good with
+  `resolv_conf = false` or `anywan down`. It is the machine's file: a daemon in a network namespace
+  of its own leaves it alone, unless it is started with `--resolv-conf FILE`.
 - The ranges of two LANs have no address in common.
 - `[wan.ppp]` stands below its `[[wan]]` too, and has either `device` or `pppoe`. The WAN's
   `interface` is the line's own, so no LAN's and no other WAN's; `gateway6 = \"off\"` asks the far end

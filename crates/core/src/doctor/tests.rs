@@ -221,6 +221,7 @@ fn whoever_answers_dns_where_dnsmasq_is_to_answer_is_seen() {
         cache: 0,
         domain: "lan".to_owned(),
         hosts: Vec::new(),
+        resolv_conf: true,
     });
     let found = examine(&machine, Some(&config));
     let named: Vec<&str> = found.iter().map(|f| f.problem.at.as_str()).collect();

@@ -58,6 +58,11 @@ impl Ends {
         self.by_name.get(name).is_some_and(|end| now < end.again)
     }
 
+    /// Whether it ended, or did not start, and has not run well since.
+    pub(super) fn is_noted(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// Whether a pause, or the time for which an end is told, is over.
     pub(super) fn due(&self, now: Moment) -> bool {
         self.by_name.values().any(|end| end.next() <= now)

@@ -2,7 +2,7 @@
 //! never a difference, so that an event that is lost or comes twice changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,8 @@ use crate::api::Problem;
 use crate::config::Config;
 use crate::names::{Family, IfIndex, Mac, RulePriority, WanId};
 use crate::observed::{
-    Address, ChildEnd, Cpus, Dialling, Link, Neighbour, Nft, Route, Rule, Running, TcpFlow, Traffic,
+    Address, ChildEnd, Cpus, Dialling, Link, Neighbour, Nft, ResolvConf, Route, Rule, Running,
+    TcpFlow, Traffic,
 };
 use crate::resolvers::Said;
 use crate::steps::{ProbeResult, Step};
@@ -68,6 +69,17 @@ pub enum Event {
     Resolvers(BTreeMap<String, Vec<IpAddr>>),
     /// The addresses that hosts on LANs have been lent.
     Lent(BTreeSet<Ipv4Addr>),
+    /// A router has announced resolvers on a link. It comes once: the kernel does not keep it.
+    Announced {
+        /// The link.
+        device: IfIndex,
+        /// The resolvers.
+        resolvers: Vec<Ipv6Addr>,
+        /// For how long they hold; `None`: for ever.
+        lives: Option<Duration>,
+    },
+    /// The file that tells this machine's own programs whom to ask. Not waited for.
+    ResolvConf(ResolvConf),
     /// What the WANs' flows have sent and got so far.
     Traffic(BTreeMap<(WanId, Family), Traffic>),
     /// The programs that we run and that run now.

@@ -139,11 +139,17 @@ impl Engine {
         if self.leaving {
             return desired::nothing(&self.observed);
         }
-        Desired { children: self.programs(now), ..desired::desire(self.basis()) }
+        let (children, resolv_conf) = (self.programs(now), self.wanted_resolv_conf());
+        Desired { children, resolv_conf, ..desired::desire(self.basis()) }
     }
 
     /// A program that does not start is asked for again after a pause of its own.
     pub(super) fn step_failed(&mut self, step: &Step, error: String, now: Moment) {
+        if let Step::TakeResolvConf { .. } = step {
+            self.claims.fail(error, now);
+            self.stale = true;
+            return;
+        }
         if let Step::StartChild { name, .. } = step {
             if self.dial_not_started(name, &error, now) {
                 self.stale = true;

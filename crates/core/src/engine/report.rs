@@ -207,6 +207,7 @@ impl Engine {
         }
         problems.extend(self.ends.problems());
         problems.extend(self.resolver_problems());
+        problems.extend(self.claims.problem());
         let lans = self.config.lans.iter();
         problems.extend(lans.flat_map(|lan| lending_problems(lan, &self.observed)));
         for (step, error) in self.attempts.troubles() {

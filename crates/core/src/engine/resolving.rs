@@ -2,7 +2,7 @@
 //! asked is a reason to plan, like a change of the choice.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::Engine;
 use super::report::problem;
@@ -39,6 +39,11 @@ impl Engine {
         let changed = known != self.resolving.known || asked != self.resolving.asked;
         (self.resolving.known, self.resolving.asked) = (known, asked);
         changed
+    }
+
+    /// Takes in what others were told, by interface.
+    pub(super) fn take_resolvers(&mut self, found: BTreeMap<String, Vec<IpAddr>>) {
+        self.stale |= super::replace(&mut self.observed.resolvers.by_interface, found);
     }
 
     /// Whether names are looked up for LANs.
@@ -104,6 +109,14 @@ impl Engine {
                 timeout: PATIENCE,
             }));
         }
+    }
+
+    /// Who is asked for names behind a WAN, the WAN's own first; nobody while no names are served.
+    pub(super) fn servers_behind(&self, id: WanId) -> Vec<SocketAddr> {
+        let of_wan = (id, FIRST_ADDRESS)..=(id, LAST_ADDRESS);
+        let mut all: Vec<_> = self.resolving.known.range(of_wan).collect();
+        all.sort_by_key(|(_, rank)| **rank);
+        all.into_iter().map(|((_, address), _)| SocketAddr::new(*address, 53)).collect()
     }
 
     /// A name that this WAN's probes ask for anyway.

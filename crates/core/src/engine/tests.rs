@@ -1,7 +1,9 @@
 //! The engine against a world that does exactly what steps say: `expect`.
 
+mod announced;
 mod cpu;
 mod hand;
+mod resolv_conf;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -35,6 +37,8 @@ struct World {
     flows: u64,
     /// How often untranslated flows were looked for.
     searches: usize,
+    /// How often routers were asked to announce themselves.
+    solicited: u32,
 }
 
 fn wan(number: u8, priority: u8, weight: u16) -> Wan {
@@ -154,6 +158,7 @@ impl World {
             answers: VecDeque::new(),
             flows: 0,
             searches: 0,
+            solicited: 0,
         }
     }
 
@@ -178,6 +183,7 @@ impl World {
             Event::Nft(k.nft),
             Event::Cpus(k.cpus),
             Event::Children(k.children),
+            Event::ResolvConf(k.resolv_conf),
         ] {
             self.engine.handle(event, self.now);
         }
@@ -233,6 +239,7 @@ impl World {
             }
             // Nobody serves names here.
             Ask::Consult(_) => {}
+            Ask::Solicit { .. } => self.solicited += 1,
             Ask::Dhcp { order, .. } => self.said.push(order),
             Ask::Refuse { flows } => self.refused.extend(flows),
             Ask::Release { wan, family, .. } => {

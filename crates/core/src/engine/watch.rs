@@ -184,6 +184,7 @@ impl Engine {
         let (device, budget) = (wan.interface.clone(), wan.budget);
         let targets: Vec<Target> = targets_of(wan, family).into_iter().cloned().collect();
         let mark = self.config.router.mark_field.keep(id);
+        let own = self.servers_behind(id);
         if let Some(budget) = budget {
             self.pay(id, budget, orders.iter().map(|o| cost(kinds[o.target], family)).sum(), now);
         }
@@ -192,7 +193,10 @@ impl Engine {
                 wan: id,
                 family,
                 target: targets[target].clone(),
-                resolvers: targets[target].resolvers(&targets),
+                resolvers: match targets[target].resolvers(&targets) {
+                    none if none.is_empty() => own.clone(),
+                    named => named,
+                },
                 sequence,
                 device: device.clone(),
                 mark,

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use crate::config::{Config, Dhcp, Dns};
 use crate::desired::Program;
 use crate::facts::{Numbers, numbered};
+use crate::render::resolv_conf;
 use crate::resolvers::Known;
 
 /// Our name for it.
@@ -67,7 +68,7 @@ fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
 fn settings(config: &Config) -> String {
     let mut text = String::new();
     // Interfaces that come later, and addresses that change, are served too; 127.0.0.1 is left to
-    // whoever has it.
+    // whoever has it: a taken address would keep it from starting.
     text.push_str("bind-dynamic\nexcept-interface=lo\nno-resolv\nno-poll\nno-hosts\n");
     let serves = |dhcp: bool| dhcp || config.dns.is_some();
     for lan in config.lans.iter().filter(|lan| serves(lan.dhcp.is_some())) {
@@ -100,6 +101,9 @@ fn settings(config: &Config) -> String {
 }
 
 fn resolving(text: &mut String, dns: &Dns) {
+    if dns.resolv_conf {
+        line(text, format_args!("listen-address={}", resolv_conf::ADDRESS));
+    }
     text.push_str("all-servers\ndomain-needed\nbogus-priv\nexpand-hosts\n");
     line(text, format_args!("domain={}\nlocal=/{}/", dns.domain, dns.domain));
     line(text, format_args!("cache-size={}", dns.cache));

@@ -16,15 +16,18 @@
 //! 8. old addresses: the kernel forgets the flows that have them, and, with the last, the routes;
 //!    then parameters that go back;
 //! 9. which CPUs do the work: nothing depends on it;
-//! 10. programs of ours, which take longer than the kernel: first those that stand in the way.
+//! 10. programs of ours, which take longer than the kernel: first those that stand in the way; before
+//!     them this machine's programs are told to ask others again, behind them to ask ours.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{ElementChange, Step, same_place};
 use crate::desired::{Desired, Table};
-use crate::names::{IfIndex, PROTOCOL};
-use crate::observed::{Address, Elements, MAPS, Observed, OwnAddress, Route, Structure};
+use crate::names::{IfIndex, PROTOCOL, fingerprint};
+use crate::observed::{
+    Address, Elements, MAPS, Observed, OwnAddress, ResolvFile, Route, Structure,
+};
 use crate::render::nft;
 use crate::time::Moment;
 
@@ -66,8 +69,24 @@ pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
         back.map(|(path, value)| Step::RestoreSysctl { path: path.clone(), value: value.clone() }),
     );
     steps.extend(cpus(observed, desired));
+    let (give_back, take) = resolv_conf(observed, desired);
+    steps.extend(give_back);
     steps.extend(children(observed, desired));
+    steps.extend(take);
     steps
+}
+
+/// What goes back, and what is taken.
+fn resolv_conf(observed: &Observed, desired: &Desired) -> (Option<Step>, Option<Step>) {
+    let take = |text: &String| Some(Step::TakeResolvConf { text: text.clone() });
+    match (observed.resolv_conf.file, &desired.resolv_conf) {
+        (ResolvFile::Untouchable, _) | (ResolvFile::Others(_), None) => (None, None),
+        (ResolvFile::Ours(_), None) => (Some(Step::GiveBackResolvConf), None),
+        (ResolvFile::Ours(print), Some(text)) if print == fingerprint([text.as_str()]) => {
+            (None, None)
+        }
+        (ResolvFile::Ours(_) | ResolvFile::Others(_), Some(text)) => (None, take(text)),
+    }
 }
 
 /// One whose program has changed ends first, and is started once it is gone.

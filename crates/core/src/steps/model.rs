@@ -1,9 +1,9 @@
-//! What the kernel does by itself when an address comes or goes.
+//! What the kernel does by itself when an address comes or goes, and how files change hands.
 
 use std::net::IpAddr;
 
-use crate::names::Family;
-use crate::observed::{Address, Observed, OwnAddress};
+use crate::names::{Family, fingerprint};
+use crate::observed::{Address, Observed, OwnAddress, ResolvConf, ResolvFile, Writer};
 
 /// An address is there, with these lifetimes.
 pub(super) fn put_address(observed: &mut Observed, own: &OwnAddress) {
@@ -36,5 +36,22 @@ pub(super) fn delete_address(observed: &mut Observed, own: &OwnAddress) {
     if was_there && own.address.is_ipv4() && !observed.addresses.iter().any(same) {
         let led_there = |family, device| family == Family::Ipv4 && device == own.device;
         observed.routes.retain(|r| !r.hops.iter().any(|hop| led_there(r.family, hop.device)));
+    }
+}
+
+/// What is not ours is noted, what is ours is not.
+pub(super) fn take_resolv_conf(is: &mut ResolvConf, text: &str) {
+    let ours = ResolvFile::Ours(fingerprint([text]));
+    match std::mem::replace(&mut is.file, ours) {
+        ResolvFile::Others(writer) => is.before = Some(writer),
+        ResolvFile::Ours(_) => {}
+        ResolvFile::Untouchable => is.file = ResolvFile::Untouchable,
+    }
+}
+
+/// Only what is ours goes.
+pub(super) fn give_back_resolv_conf(is: &mut ResolvConf) {
+    if let ResolvFile::Ours(_) = is.file {
+        is.file = ResolvFile::Others(is.before.take().unwrap_or(Writer::Unknown));
     }
 }

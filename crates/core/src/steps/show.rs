@@ -37,6 +37,8 @@ impl fmt::Display for Step {
             Step::StartChild { name, .. } => write!(f, "start {name}"),
             Step::ReloadChild { name, .. } => write!(f, "have {name} read its files again"),
             Step::StopChild { name } => write!(f, "stop {name}"),
+            Step::TakeResolvConf { .. } => f.write_str("have the router ask its own DNS"),
+            Step::GiveBackResolvConf => f.write_str("put back resolv.conf"),
         }
     }
 }

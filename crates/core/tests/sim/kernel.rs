@@ -226,6 +226,8 @@ impl Kernel {
             Step::StartChild { .. } | Step::ReloadChild { .. } | Step::StopChild { .. } => {
                 BTreeSet::from([Part::Children])
             }
+            // The simulated machine is not its programs' machine.
+            Step::TakeResolvConf { .. } | Step::GiveBackResolvConf => BTreeSet::new(),
         }
     }
 

@@ -536,6 +536,7 @@ impl World {
             // Nothing comes of it but packets.
             Ask::Refuse { .. }
             | Ask::Consult(_)
+            | Ask::Solicit { .. }
             | Ask::Dhcp { .. }
             | Ask::Look { .. }
             | Ask::Reset { .. } => {}

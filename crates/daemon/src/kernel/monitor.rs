@@ -1,8 +1,9 @@
 //! Listens to what changes in the kernel, and says what to read again. In: multicast messages on
-//! three netlink sockets. Out: [`Hints`]. It never says what the change was: the dump is the truth.
+//! three netlink sockets. Out: [`Hints`]. It never says what the change was: the dump is the truth. But
+//! what routers announce is in no dump, so that is kept until it is fetched.
 //!
 //! The sockets are separate so that a storm of routes cannot hide that a link went down: (1) links
-//! and addresses, (2) routes, rules, neighbours and interface settings, (3) nftables. Each has a
+//! and addresses, (2) routes, rules, neighbours, interface settings and announcements of routers, (3) nftables. Each has a
 //! bounded queue in the kernel; when one overflows, everything is to be read again. Owned and
 //! awaited by the daemon's one loop; stops when dropped.
 
@@ -22,6 +23,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tracing::warn;
 
+use super::announced::{self, Announced};
 use super::error::{KernelError, Refused};
 use super::links::neighbour;
 use super::nft::message_type;
@@ -36,6 +38,9 @@ const STORM_QUEUE: usize = 4 * 1024 * 1024;
 const DATAGRAM: usize = 64 * 1024;
 /// How many datagrams are taken from one socket at a time, so that a storm cannot hold the loop.
 const DRAIN: usize = 4096;
+/// How many announcements wait to be fetched: each link's router sends one in seconds, and what is lost
+/// comes again.
+const ANNOUNCED: usize = 256;
 /// How many neighbours are remembered to tell a changed hardware address from mere chatter.
 const NEIGHBOURS: usize = 4096;
 
@@ -60,6 +65,10 @@ pub struct Hints {
     pub nft: bool,
     /// The programs that run for us.
     pub children: bool,
+    /// Whom this machine's programs ask for names: no message tells of it.
+    pub resolv_conf: bool,
+    /// Routers have announced resolvers, which [`Monitor::announced`] has.
+    pub announced: bool,
     /// Events were lost: everything.
     pub overrun: bool,
 }
@@ -82,6 +91,8 @@ impl BitOrAssign for Hints {
         self.cpus |= other.cpus;
         self.nft |= other.nft;
         self.children |= other.children;
+        self.resolv_conf |= other.resolv_conf;
+        self.announced |= other.announced;
         self.overrun |= other.overrun;
     }
 }
@@ -93,6 +104,7 @@ pub struct Monitor {
     routes: AsyncFd<Socket>,
     nft: AsyncFd<Socket>,
     neighbours: BTreeMap<Neighbour, Mac>,
+    announced: Vec<Announced>,
     buffer: Vec<u8>,
 }
 
@@ -115,12 +127,14 @@ impl Monitor {
                 libc::RTNLGRP_NEIGH,
                 libc::RTNLGRP_IPV4_NETCONF,
                 libc::RTNLGRP_IPV6_NETCONF,
+                libc::RTNLGRP_ND_USEROPT,
             ];
             Ok(Monitor {
                 links: subscribe(NETLINK_ROUTE, &link_groups, links)?,
                 routes: subscribe(NETLINK_ROUTE, &route_groups, storms)?,
                 nft: subscribe(NETLINK_NETFILTER, &[libc::NFNLGRP_NFTABLES as u32], storms)?,
                 neighbours: BTreeMap::new(),
+                announced: Vec::new(),
                 buffer: vec![0; DATAGRAM],
             })
         };
@@ -137,11 +151,22 @@ impl Monitor {
         poll_fn(|context| self.poll(context)).await
     }
 
+    /// What routers have announced since this was asked last.
+    pub fn announced(&mut self) -> Vec<Announced> {
+        std::mem::take(&mut self.announced)
+    }
+
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Hints> {
-        let Monitor { links, routes, nft, neighbours, buffer } = self;
+        let Monitor { links, routes, nft, neighbours, announced, buffer } = self;
         let mut hints = Hints::default();
+        let mut hear = |message: &Received<'_>| {
+            if message.kind == libc::RTM_NEWNDUSEROPT && announced.len() < ANNOUNCED {
+                announced.extend(announced::announced(message.payload));
+            }
+            hint(message, neighbours)
+        };
         for socket in [&*links, routes, nft] {
-            hints |= drain(socket, context, buffer, &mut |message| hint(message, neighbours));
+            hints |= drain(socket, context, buffer, &mut hear);
         }
         if hints.is_empty() { Poll::Pending } else { Poll::Ready(hints) }
     }
@@ -225,6 +250,7 @@ pub(crate) fn hint(message: &Received<'_>, neighbours: &mut BTreeMap<Neighbour, 
             hints.neighbours = neighbour_changed(message, neighbours);
         }
         RTM_NEWNETCONF | RTM_DELNETCONF => hints.sysctls = true,
+        libc::RTM_NEWNDUSEROPT => hints.announced = true,
         kind if kind == message_type(libc::NFT_MSG_NEWGEN) => hints.nft = true,
         // The details of a transaction; its NEWGEN follows.
         _ => {}

@@ -7,6 +7,7 @@ use anywan_core::observed::MAPS;
 use anywan_core::time::Moment;
 
 use super::addresses::address;
+use super::announced::announced;
 use super::conntrack::{destroyed, doomed, waiting};
 use super::links::{link, neighbour};
 use super::monitor::hint;
@@ -40,6 +41,8 @@ pub fn parse(datagram: &[u8]) -> usize {
             !hint(&message, &mut neighbours).is_empty(),
         ];
         found += understood.iter().filter(|yes| **yes).count();
+        // An option has eight bytes at least, and is read once.
+        found += announced(payload).len();
         structure::digest(payload);
         for spec in &MAPS {
             let lists = Attributes::after(payload, super::nft::NFGENMSG);

@@ -95,6 +95,12 @@ impl Daemon {
                 return;
             }
             Ask::Consult(probe) => return self.consult(probe),
+            Ask::Solicit { device } => {
+                if let Err(error) = self.kernel.solicit(device) {
+                    tracing::debug!(error = %chain(&error), "routers could not be asked");
+                }
+                return;
+            }
             Ask::Dhcp { wan, device, mac, order } => {
                 if let Err(error) = self.dhcp.carry_out(wan, Port { device, mac }, &order) {
                     tracing::debug!(%error, "a DHCP client could not speak");

@@ -12,6 +12,7 @@ use anywan_core::steps::Probe;
 use tokio::sync::mpsc;
 
 use super::Daemon;
+use crate::kernel::Announced;
 use crate::ports;
 use crate::probe::dns;
 use crate::resolvers;
@@ -25,6 +26,13 @@ impl Daemon {
     /// Asks a resolver; what it says comes as an event.
     pub(super) fn consult(&self, probe: Probe) {
         tokio::spawn(ask(probe, self.answers.clone()));
+    }
+
+    /// Hands on what routers have announced.
+    pub(super) fn hear_announced(&mut self, announced: Vec<Announced>) {
+        for Announced { device, resolvers, lives } in announced {
+            self.handle(Event::Announced { device, resolvers, lives });
+        }
     }
 
     /// Reads again which resolvers others were told of, where that matters.

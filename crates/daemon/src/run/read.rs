@@ -62,6 +62,10 @@ impl Daemon {
         if hints.children {
             self.handle(Event::Children(self.children.running()));
         }
+        // Who gets an address is often who writes the file.
+        if hints.resolv_conf || hints.addresses {
+            self.handle(Event::ResolvConf(self.resolv_conf.read()));
+        }
         if hints.cpus {
             let cpus = self.kernel.cpus(&self.engine.watched_interfaces())?;
             self.handle(Event::Cpus(cpus));
@@ -122,6 +126,7 @@ impl Daemon {
             Event::Nft(now.nft),
             Event::Sysctls { now: now.sysctls, before: now.sysctls_before },
             Event::Children(self.children.running()),
+            Event::ResolvConf(self.resolv_conf.read()),
         ] {
             self.handle(event);
         }
@@ -146,6 +151,7 @@ pub(super) fn touched_by(step: &Step) -> Hints {
         Step::StartChild { .. } | Step::ReloadChild { .. } | Step::StopChild { .. } => {
             hints.children = true;
         }
+        Step::TakeResolvConf { .. } | Step::GiveBackResolvConf => hints.resolv_conf = true,
     }
     hints
 }

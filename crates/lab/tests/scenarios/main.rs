@@ -26,6 +26,7 @@ mod linger;
 mod many;
 mod names;
 mod one_armed;
+mod own_names;
 mod partial;
 mod placing;
 mod restart;

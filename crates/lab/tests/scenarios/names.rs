@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::names::{self, Resolver, child_pid, lookup, lookups, udhcpc};
-use anywan_lab::{Config, Daemon, Family, Fault, Netns, Spec, Topology, until};
+use anywan_lab::{Announcer, Config, Daemon, Family, Fault, Netns, Spec, Topology, until};
 
 use crate::common::{DEADLINE, in_both_layouts};
 
@@ -187,5 +187,35 @@ fn a_taken_port_is_told_with_its_holder_and_served_once_it_is_free() -> Result<(
     })?;
     drop(holder);
     wait_served(&topology, "www.test")?;
+    Ok(())
+}
+
+#[test]
+fn an_announced_resolver_is_asked_and_learnt_anew_after_a_restart() -> Result<()> {
+    let topology = Spec::routed(1).build()?;
+    let own = "fd00:99:1::53";
+    let resolver = Resolver::honest_at(&topology, 1, own)?;
+    let mut config = config(&topology);
+    config.wans[0].more.clear();
+    let mut daemon = Daemon::start_up(&topology, &config)?;
+    let announcer = Announcer::start(&topology, 1, own)?;
+    ensure!(wait_served(&topology, "first.test")? == "198.18.1.80");
+    ensure!(resolver.log().contains("first.test"), "asked of the announced one");
+    let servers = daemon.path("anywan.sock.children/dnsmasq/servers");
+    let line = format!("server={own}@{}", topology.wan(1).interface);
+    ensure!(std::fs::read_to_string(&servers)?.contains(&line), "by its own WAN alone");
+    daemon.kill();
+    ensure!(wait_served(&topology, "second.test")? == "198.18.1.80", "with no daemon there");
+    let asked = announcer.asked();
+    daemon.launch()?;
+    until(DEADLINE, "the router to be asked", || {
+        ensure!(announcer.asked() > asked);
+        Ok(())
+    })?;
+    until(DEADLINE, "the resolver to be known again", || {
+        ensure!(std::fs::read_to_string(&servers)?.contains(&line));
+        Ok(())
+    })?;
+    ensure!(wait_served(&topology, "third.test")? == "198.18.1.80");
     Ok(())
 }

@@ -90,4 +90,12 @@ pub(super) const DNS: &[Key] = &[
         doc: "Names that are always known: `[\"192.168.1.5 nas\"]`.",
         aliases: &["names", "records", "address"],
     },
+    Key {
+        name: "resolv_conf",
+        kind: Kind::Flag,
+        default: Some("true"),
+        doc: "Programs on this router ask it too: `/etc/resolv.conf` names it while it can answer. \
+              What was there before comes back otherwise, with `false`, and with `anywan down`.",
+        aliases: &["router", "resolvconf", "localhost"],
+    },
 ];

@@ -18,6 +18,8 @@ pub struct Dns {
     pub domain: String,
     /// Names that are always known.
     pub hosts: Vec<StaticName>,
+    /// Programs on this machine ask it too.
+    pub resolv_conf: bool,
 }
 
 /// A name that is always known.
