@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::daemon::{Config, Daemon};
 use anywan_lab::fault::Fault;
-use anywan_lab::topology::{Families, Family, Spec};
+use anywan_lab::topology::{Families, Family, Spec, Topology};
+use rustix::thread::{CpuSet, Pid, sched_setaffinity};
 
 use crate::report::{Page, median, ms, worst};
 use crate::watch::Watch;
@@ -90,13 +91,32 @@ pub(crate) fn link_loss(page: &mut Page) -> Result<()> {
     Ok(())
 }
 
+/// Gives the daemon the first CPU, and what all interfaces receive to the second.
+fn set_apart(topology: &Topology, daemon: &Daemon) -> Result<()> {
+    let script = "mount -t sysfs sysfs /sys
+        for file in /sys/class/net/*/queues/rx-*/rps_cpus; do echo 2 >\"$file\" || exit 1; done";
+    for space in topology.namespaces() {
+        let outcome = space.try_run(&["unshare", "--mount", "sh", "-c", script])?;
+        ensure!(outcome.status == 0, "two CPUs are needed: {outcome:?}");
+    }
+    let mut first = CpuSet::new();
+    first.set(0);
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()?)?);
+    sched_setaffinity(pid, &first).context("pin the daemon to the first CPU")
+}
+
 /// What it costs while nothing happens.
 pub(crate) fn idle(page: &mut Page) -> Result<()> {
-    let note = format!("Three WANs with both families, probed every second; {} s.", IDLE.as_secs());
+    let note = format!(
+        "Three WANs with both families, probed every second; {} s. In this lab who sends a packet also does the work \
+         of the machines that it comes to, up to the answer: they are given another CPU than the daemon has.",
+        IDLE.as_secs()
+    );
     page.table("Idle", &note, &["what", "value"]);
     let topology = Spec::routed(3).wan(1, |wan| wan.families = Families::Dual).build()?;
     let config = Config::of(&topology).health("interval", r#""1s""#).health("hold", r#""10s""#);
     let daemon = Daemon::start_up(&topology, &config)?;
+    set_apart(&topology, &daemon)?;
     sleep(Duration::from_secs(5));
     let process = Path::new("/proc").join(daemon.pid()?.to_string());
     let read = |file: &str| std::fs::read_to_string(process.join(file));
