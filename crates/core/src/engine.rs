@@ -29,7 +29,7 @@ use crate::desired::{self, Basis, Desired};
 use crate::facts::{self, Doubts, Kept, Numbers, Obstacle, WanFacts};
 use crate::health::Side;
 use crate::names::{Family, PerFamily, WanId};
-use crate::observed::{Key, Observed};
+use crate::observed::{Key, Observed, Route};
 use crate::steps::{Ask, Step};
 use crate::time::Moment;
 
@@ -219,11 +219,7 @@ impl Engine {
         match event {
             Event::Links(links) => self.take_links(links, now),
             Event::Addresses(addresses) => self.take_addresses(addresses, now),
-            Event::Routes(routes) => {
-                self.read.routes = true;
-                self.note_foreign_defaults(&routes, now);
-                self.stale |= replace(&mut self.observed.routes, routes);
-            }
+            Event::Routes(routes) => self.take_routes(routes, now),
             Event::Rules { ours, foreign } => {
                 self.read.rules = true;
                 self.stale |= replace(&mut self.observed.rules, ours);
@@ -286,6 +282,12 @@ impl Engine {
                 self.stale = true;
             }
         }
+    }
+
+    fn take_routes(&mut self, routes: BTreeSet<Route>, now: Moment) {
+        self.read.routes = true;
+        self.note_foreign_defaults(&routes, now);
+        self.stale |= replace(&mut self.observed.routes, routes);
     }
 
     /// Does what is due: wakes the sides, and, when anything that matters has changed, decides
