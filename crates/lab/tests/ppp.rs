@@ -272,7 +272,7 @@ fn a_session_over_ethernet_is_set_up_with_a_password_that_only_root_may_read() -
     let daemon = {
         config.wans.remove(0);
         let mut daemon = Daemon::prepare(&topology, &config)?;
-        let (file, etc) = (daemon.path("secret"), daemon.path("etc"));
+        let (file, etc) = (daemon.path("secret"), daemon.path("ppp"));
         fs::write(&file, format!("{}\n", SECRETS[0]))?;
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
         fs::create_dir(&etc)?;
@@ -292,7 +292,7 @@ fn a_session_over_ethernet_is_set_up_with_a_password_that_only_root_may_read() -
          }
          }",
     )?;
-    let etc = daemon.path("etc");
+    let etc = daemon.path("ppp");
     let etc = etc.display();
     let serve = format!(
         "mount --bind {etc} /etc/ppp && exec pppoe-server -I lan -L 10.65.0.1 -R 10.65.0.10 -N 5 \
