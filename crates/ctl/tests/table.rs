@@ -93,7 +93,7 @@ Problems:
   wan lte: there is no interface usb0 (wan.interface-missing)
     hint: is the stick plugged in? `ip link` lists interfaces
 ";
-    assert_eq!(drawn(&household(), Some(99), false), expected);
+    assert_eq!(drawn(&household(), Some(101), false), expected);
 }
 
 #[test]
