@@ -297,7 +297,9 @@ impl World {
         let Some(line) = line.filter(|_| is_bad(&happening.new)) else { return };
         let Some(bound) = self.wan(&line).map(|wan| verdict(&wan.health)) else { return };
         let healthy = self.known_since(&line, family, Condition::Healthy);
-        if healthy.is_some_and(|since| self.now > since + bound) {
+        // An address that comes from us is put back once we are awake.
+        let awake = if line.fixed { self.watch.alert_from } else { Moment::default() };
+        if healthy.is_some_and(|since| self.now > since.max(awake) + bound) {
             let Happening { wan, new, reason, .. } = happening;
             let what = format!("{wan} is healthy over {family}, but is called {new}: {reason}");
             self.broken(Law::KeepTheHealthy, what);
