@@ -205,13 +205,9 @@ impl Client {
                     self.hear_ack(reply, lans, Some(server), now);
                 }
             }
-            (Verdict::Ack, State::Renewing) => {
-                let own = self.lease.as_ref().map(|lease| lease.server);
-                if reply.server.is_none() || reply.server == own {
-                    self.hear_ack(reply, lans, own, now);
-                }
-            }
-            (Verdict::Ack, State::Rebooting | State::Rebinding) => {
+            // Only its own server was asked; a stranger's word does not end a lease.
+            (Verdict::Ack | Verdict::Nak, State::Renewing) if self.is_of_a_stranger(reply) => {}
+            (Verdict::Ack, State::Rebooting | State::Renewing | State::Rebinding) => {
                 let server = self.lease.as_ref().map(|lease| lease.server);
                 self.hear_ack(reply, lans, server, now);
             }
@@ -220,17 +216,18 @@ impl Client {
                     self.refused(now);
                 }
             }
-            // Only its own server was asked; a stranger's word does not end a lease.
-            (Verdict::Nak, State::Renewing) => {
-                let own = self.lease.as_ref().map(|lease| lease.server);
-                if reply.server.is_none() || reply.server == own {
-                    self.refused(now);
-                }
+            (Verdict::Nak, State::Rebooting | State::Renewing | State::Rebinding) => {
+                self.refused(now);
             }
-            (Verdict::Nak, State::Rebooting | State::Rebinding) => self.refused(now),
             // Late, or of another stage.
             (Verdict::Offer | Verdict::Ack | Verdict::Nak, _) => {}
         }
+    }
+
+    /// It names a server that has not granted our lease.
+    fn is_of_a_stranger(&self, reply: &Reply) -> bool {
+        let own = self.lease.as_ref().map(|lease| lease.server);
+        reply.server.is_some() && reply.server != own
     }
 
     fn hear_offer(&mut self, reply: &Reply, lans: &[Ipv4Net], now: Moment) {

@@ -250,14 +250,16 @@ fn work(config: &Config, numbers: &Numbers, kernel: &Observed, draws: &[Draw]) -
 fn settled(draws: &[Draw]) -> (Config, Observed, Worked) {
     let config = config(draws);
     let mut kernel = kernel(draws);
-    let mut worked = work(&config, &Numbers::new(), &kernel, draws);
-    // What an address of ours leads to is known once it is there.
-    for _ in 0..2 {
-        worked = work(&config, &worked.numbers, &kernel, draws);
+    let mut carry_out = |numbers: &Numbers| {
+        let worked = work(&config, numbers, &kernel, draws);
         for step in diff(&kernel, &worked.desired) {
             expect(&mut kernel, &step);
         }
-    }
+        worked
+    };
+    let first = carry_out(&Numbers::new());
+    // What an address of ours leads to is known once it is there.
+    let worked = carry_out(&first.numbers);
     (config, kernel, worked)
 }
 
