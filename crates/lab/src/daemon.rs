@@ -10,11 +10,11 @@ mod status;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::command::{Outcome, Running};
@@ -259,14 +259,18 @@ impl Drop for Daemon {
         self.running = None;
         let folders = fs::read_dir(self.path("anywan.sock.children")).into_iter().flatten();
         for folder in folders.flatten() {
-            let record = fs::read(folder.path().join("child.json")).unwrap_or_default();
-            let record: Value = serde_json::from_slice(&record).unwrap_or_default();
-            let pid = record["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-            if let Some(pid) = pid.and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            if let Ok(pid) = child_in(&folder.path()) {
+                let _ = kill_process(pid, Signal::KILL);
             }
         }
     }
+}
+
+/// The process of the program that runs for a daemon and has this folder.
+pub fn child_in(folder: &Path) -> Result<Pid> {
+    let record: Value = serde_json::from_slice(&fs::read(folder.join("child.json"))?)?;
+    let pid = record["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
+    pid.and_then(Pid::from_raw).context("a process in the record")
 }
 
 /// The path of one of our programs.

@@ -9,11 +9,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::command::Running;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, child_in};
 use crate::netns::Netns;
 use crate::tempdir::TempDir;
 use crate::topology::Topology;
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::Pid;
 
 /// A resolver in an ISP's namespace, on an address that only its customers can reach.
 #[derive(Debug)]
@@ -102,10 +103,8 @@ impl Resolver {
 }
 
 /// The process of our dnsmasq.
-pub fn child_pid(daemon: &Daemon) -> Result<u64> {
-    let text = fs::read_to_string(daemon.path("anywan.sock.children/dnsmasq/child.json"))?;
-    let record: serde_json::Value = serde_json::from_str(&text)?;
-    record["pid"].as_u64().context("a process id")
+pub fn child_pid(daemon: &Daemon) -> Result<Pid> {
+    child_in(&daemon.path("anywan.sock.children/dnsmasq"))
 }
 
 /// Asks for an address by DHCP once; what was lent, as `ip=… router=… dns=… domain=… `.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use anywan_lab::daemon::Status;
+use anywan_lab::daemon::{Status, child_in};
 use anywan_lab::modem::{Answer, Sim};
 use anywan_lab::{Config, Daemon, Family, Fault, Modem, Proto, Spec, Topology, until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -68,10 +68,7 @@ fn wait_problem(daemon: &Daemon, code: &str, words: &str) -> Result<()> {
 
 /// The process of the line's pppd.
 fn pppd(daemon: &Daemon) -> Result<Pid> {
-    let record = daemon.path("anywan.sock.children").join("ppp-wan2").join("child.json");
-    let record: serde_json::Value = serde_json::from_slice(&fs::read(record)?)?;
-    let pid = record["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-    pid.and_then(Pid::from_raw).context("a process in the record")
+    child_in(&daemon.path("anywan.sock.children/ppp-wan2"))
 }
 
 /// Waits until another process dials, and the line is up again.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::command::{Outcome, run, run_ok};
-use anywan_lab::daemon::Status;
+use anywan_lab::daemon::{Status, child_in};
 use anywan_lab::modem::Sim;
 use anywan_lab::names::{self, Resolver, lookup, udhcpc};
 use anywan_lab::{Family, Modem, Netns, Proto, Spec, Topology, until};
@@ -295,10 +295,7 @@ fn a_daemon_that_is_killed_is_started_anew_and_no_word_is_lost() -> Result<()> {
 
 /// The process of a program that runs for the service.
 fn child(name: &str) -> Result<Pid> {
-    let record = fs::read(format!("/run/anywan/anywan.sock.children/{name}/child.json"))?;
-    let record: serde_json::Value = serde_json::from_slice(&record)?;
-    let pid = record["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok());
-    pid.and_then(Pid::from_raw).context("a process in the record")
+    child_in(&Path::new("/run/anywan/anywan.sock.children").join(name))
 }
 
 /// The file as it was, put back however the test ends.
