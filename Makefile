@@ -37,7 +37,7 @@ test: setup setup-vm
 test-full: setup setup-vm
 	@scripts/test --full
 
-bench: setup
+bench: setup setup-vm
 	@scripts/bench
 
 # Neither calls setup: they need nothing but what `make build` left.

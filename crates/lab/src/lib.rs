@@ -15,6 +15,7 @@ pub mod dhcp;
 pub mod dial;
 pub mod fault;
 pub mod flows;
+pub mod house;
 pub mod modem;
 pub mod names;
 pub mod netns;

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
@@ -27,6 +27,15 @@ use crate::netns::Netns;
 pub const ADDRESSES: [&str; 3] = ["10.64.0.1", "10.64.0.2", "10.64.0.53"];
 /// Wrong PINs until a SIM wants its PUK.
 const TRIES: u32 = 3;
+
+/// Fails where the kernel has no PPP.
+pub fn ensure_ppp() -> Result<()> {
+    ensure!(
+        Path::new("/dev/ppp").exists(),
+        "PPP is not in this kernel\n\nhint: lines are dialled in the VM: crates/lab/vm/run"
+    );
+    Ok(())
+}
 
 /// What comes when the modem is told to dial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

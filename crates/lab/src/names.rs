@@ -23,6 +23,10 @@ pub struct Resolver {
     dir: TempDir,
 }
 
+/// What honest ones know beside their own: the names that probes and checks ask for.
+const OTHERS: [&str; 3] =
+    ["--address=/example.com/192.0.2.1", "--address=/probe.example/192.0.2.1", "--local=/invalid/"];
+
 /// The address of the first resolver of ISP `number`.
 pub fn address(topology: &Topology, number: usize) -> String {
     three(topology, number)[0].clone()
@@ -42,14 +46,13 @@ impl Resolver {
     /// The same on another address.
     pub fn honest_at(topology: &Topology, number: usize, own: &str) -> Result<Resolver> {
         let known = format!("--address=/test/198.18.{number}.80");
-        let args = [known.as_str(), "--address=/example.com/192.0.2.1", "--local=/invalid/"];
-        Resolver::start(topology, number, own, &args)
+        Resolver::start(topology, number, own, &[&[known.as_str()], &OTHERS[..]].concat())
     }
 
     /// Another like it.
     pub fn spare(topology: &Topology, number: usize) -> Result<Resolver> {
         let known = format!("--address=/test/198.18.{number}.81");
-        let args = [known.as_str(), "--address=/example.com/192.0.2.1", "--local=/invalid/"];
+        let args = [&[known.as_str()], &OTHERS[..]].concat();
         Resolver::start(topology, number, &three(topology, number)[2], &args)
     }
 
@@ -165,6 +168,8 @@ fn ask(socket: &UdpSocket, name: &str) -> Result<Option<String>> {
 /// One question that was asked.
 #[derive(Debug, Clone)]
 pub struct Looked {
+    /// When it was asked.
+    pub at: Instant,
     /// What was answered; `None`: nothing, or an error.
     pub address: Option<String>,
     /// How long it took.
@@ -193,7 +198,7 @@ pub fn lookups(client: &Netns, server: IpAddr, every: Duration) -> Lookups {
                 socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
                 socket.connect((server, 53)).expect("an address");
                 let address = ask(&socket, &format!("x{number}.test")).ok().flatten();
-                let looked = Looked { address, took: begun.elapsed() };
+                let looked = Looked { at: begun, address, took: begun.elapsed() };
                 notes.lock().expect("nobody panics with it").push(looked);
             }));
             std::thread::sleep(every);
@@ -212,15 +217,24 @@ impl Lookups {
 
     /// Fails unless there are so many answers.
     pub fn ensure_answers(&self, count: usize) -> Result<()> {
-        let have = self.so_far().len();
-        ensure!(have >= count, "{have} answers");
-        Ok(())
+        self.ensure_count(count, |_| true).context("answers")
     }
 
     /// Fails unless so many answers have this address.
     pub fn ensure_answers_of(&self, address: &str, count: usize) -> Result<()> {
-        let have = self.so_far().iter().filter(|l| l.address.as_deref() == Some(address)).count();
-        ensure!(have >= count, "{have} answers of {address}");
+        let fits = |l: &Looked| l.address.as_deref() == Some(address);
+        self.ensure_count(count, fits).with_context(|| format!("answers of {address}"))
+    }
+
+    /// Fails unless so many that were asked since have this address.
+    pub fn ensure_answers_since(&self, since: Instant, address: &str, count: usize) -> Result<()> {
+        let fits = |l: &Looked| l.at > since && l.address.as_deref() == Some(address);
+        self.ensure_count(count, fits).with_context(|| format!("answers of {address}"))
+    }
+
+    fn ensure_count(&self, count: usize, fits: impl Fn(&Looked) -> bool) -> Result<()> {
+        let have = self.so_far().iter().filter(|looked| fits(looked)).count();
+        ensure!(have >= count, "{have} of {count}");
         Ok(())
     }
 

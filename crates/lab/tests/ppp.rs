@@ -6,12 +6,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::daemon::{Status, child_in};
-use anywan_lab::modem::{Answer, Sim};
+use anywan_lab::modem::{Answer, Sim, ensure_ppp};
 use anywan_lab::{Config, Daemon, Family, Fault, Modem, Proto, Spec, Topology, until};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -36,10 +35,7 @@ fn modem_keys(modem: &Modem, more: &str) -> String {
 }
 
 fn lab() -> Result<Topology> {
-    ensure!(
-        Path::new("/dev/ppp").exists(),
-        "PPP is not in this kernel\n\nhint: these tests run in the VM: crates/lab/vm/run"
-    );
+    ensure_ppp()?;
     let topology = Spec::routed(2).wan(2, |wan| wan.main_route = false).build()?;
     topology.router().run("ip addr flush dev w2")?;
     Ok(topology)

@@ -54,8 +54,9 @@ fn aliases(basis: Basis<'_>, wan: &Wan, put: &mut impl FnMut(&str, Key, String))
     }
 }
 
-/// A resolver that is not asked is refused. Where an interface leads to several WANs, what goes to one
-/// that is asked is sent through its own. The same one behind two such WANs: whoever is asked.
+/// A resolver that is not asked is refused; what goes to one that is asked says nothing about the WAN
+/// beyond it, so it is not counted. Where an interface leads to several WANs, it is sent through its
+/// own. The same one behind two such WANs: whoever is asked.
 fn resolvers(basis: Basis<'_>, put: &mut impl FnMut(&str, Key, String)) {
     let shape = |id: WanId| basis.facts.get(&id).map(|f| (f.device, f.shared));
     for wanted in [false, true] {
@@ -63,8 +64,8 @@ fn resolvers(basis: Basis<'_>, put: &mut impl FnMut(&str, Key, String)) {
             let Some((Some(device), shared)) = shape(*id) else { continue };
             let chain = match (wanted, shared) {
                 (false, _) => "unasked".to_owned(),
-                (true, true) => format!("place{id}"),
-                (true, false) => continue,
+                (true, true) => format!("only{id}"),
+                (true, false) => "asked".to_owned(),
             };
             let (map, key) = match address {
                 IpAddr::V4(ip) => ("resolvers4", Key::DeviceIpv4(device.0, *ip)),

@@ -426,9 +426,7 @@ fn base_chains(text: &mut String, shape: &Shape) {
         .map(str::to_owned),
     );
     if shape.dns {
-        // The sender hears of it at once (EPERM, a reset), and asks somebody else.
-        let rules = ["meta l4proto udp drop", "reject with tcp reset"].map(str::to_owned);
-        chain(text, "unasked", &rules);
+        resolver_chains(text, shape.field);
     }
     base(text, "output", "route", "mangle", output_rules(shape));
     if shape.aliased {
@@ -437,6 +435,18 @@ fn base_chains(text: &mut String, shape: &Shape) {
     // Before other programs' source translation: a flow that has been translated is not shown to
     // these chains again. A flow's first packet passes here, and no other.
     base(text, "postrouting", "nat", "srcnat - 10", leaving_rules());
+}
+
+/// Where questions to resolvers lead.
+fn resolver_chains(text: &mut String, field: MarkField) {
+    // The sender hears of it at once (EPERM, a reset), and asks somebody else.
+    let rules = ["meta l4proto udp drop", "reject with tcp reset"].map(str::to_owned);
+    chain(text, "unasked", &rules);
+    // An ISP's resolver may answer while nothing beyond it does: it is no sign of life. The mark of a
+    // probe's flow; where it goes is left to the routing.
+    let (rest, probe) = (field.keep_mask(), field.ask().0);
+    let uncounted = format!("ct mark set ct mark & {rest:#x} | {probe:#x}");
+    chain(text, "asked", &[uncounted]);
 }
 
 /// What is sent to a gateway's alias goes to the gateway.

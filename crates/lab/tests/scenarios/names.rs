@@ -107,6 +107,47 @@ fn a_wan_dies_and_no_name_is_refused_and_none_waits_long() -> Result<()> {
     })
 }
 
+/// The packets of a WAN's counters, out and back.
+fn counted(topology: &Topology, wan: usize) -> Result<[u64; 2]> {
+    let of = |way: &str| -> Result<u64> {
+        let line = format!("nft list counter inet anywan {way}4_{wan}");
+        let text = topology.router().run(&line)?;
+        let packets = text.split_whitespace().skip_while(|w| *w != "packets").nth(1);
+        packets.context("a counter")?.parse().context("a number")
+    };
+    Ok([of("out")?, of("back")?])
+}
+
+#[test]
+fn an_isps_resolver_that_answers_hides_no_line_that_is_dead_beyond_it() -> Result<()> {
+    in_both_layouts(2, |spec| {
+        let (topology, _resolvers) = served_by(&spec)?;
+        let mut daemon = Daemon::start_up(&topology, &config(&topology))?;
+        ensure!(wait_served(&topology, "first.test")? == "198.18.1.80");
+        daemon.follow_events()?;
+        let before = counted(&topology, 1)?;
+        let router = topology.lan_address(Family::V4);
+        let asking = lookups(topology.client_space(1), router, Duration::from_millis(20));
+        until(DEADLINE, "some answers", || asking.ensure_answers(20))?;
+        ensure!(
+            counted(&topology, 1)? == before,
+            "questions to the resolver are taken for traffic"
+        );
+        // The resolver is before the place where nothing gets through.
+        topology.break_wan(1, &Fault::Blackhole)?;
+        daemon.wait_state("wan1", Family::V4, &["down"])?;
+        until(DEADLINE, "answers by the second WAN", || asking.ensure_last("198.18.2.80"))?;
+        let answers = asking.stop()?;
+        ensure!(answers.iter().all(|a| a.address.is_some()), "some names were not answered");
+        let states = daemon.events()?;
+        let states = states.iter().filter(|e| e["wan"] == "wan1" && e["family"] == "ipv4");
+        let states: Vec<&str> = states.filter_map(|e| e["new"].as_str()).collect();
+        ensure!(!states.contains(&"impaired"), "it counts as impaired first: {states:?}");
+        ensure!(states.contains(&"down"), "{states:?}");
+        Ok(())
+    })
+}
+
 #[test]
 fn a_switch_costs_no_cache_and_works_with_names_known_before() -> Result<()> {
     let (topology, resolvers) = served(2)?;

@@ -11,14 +11,31 @@ pub(crate) struct Page(String);
 impl Page {
     /// A page with its head.
     pub(crate) fn new() -> Page {
+        Page::headed(
+            "Benchmarks",
+            "Made by `make bench`",
+            "Machines differ and are noisy: compare within a run, not between runs.",
+        )
+    }
+
+    /// The page of what is measured in the VM, to be put below the other.
+    pub(crate) fn emulated() -> Page {
+        Page::headed(
+            "Benchmarks in an emulated machine",
+            "What needs PPP, in the VM",
+            "It computes several times as slowly as the machine that emulates it, so these are upper bounds.",
+        )
+    }
+
+    fn headed(title: &str, made: &str, note: &str) -> Page {
         let mut page = Page(String::new());
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        page.line("# Benchmarks\n");
+        let cores = if cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") };
+        page.line(&format!("# {title}\n"));
         page.line(&format!(
-            "Made by `make bench` on Linux {}, {cores} cores shared by clients, router, ISPs and \
-             servers, all in network namespaces. Machines differ and are noisy: compare within a \
-             run, not between runs.\n",
+            "{made} on Linux {}, {cores} shared by clients, router, ISPs and servers, all in network \
+             namespaces. {note}\n",
             read("/proc/sys/kernel/osrelease").trim()
         ));
         page
