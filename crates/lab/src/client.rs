@@ -12,6 +12,7 @@ use crate::flows::{Flow, Flows};
 use crate::netns::Netns;
 use crate::servers::ECHO;
 use crate::topology::{Family, SERVERS};
+use crate::wait::slower;
 
 pub use dialer::{Attempt, DialReport, Dialer};
 
@@ -38,7 +39,7 @@ impl Client {
     ) -> Client {
         let (v4, v6) = SERVERS[0];
         let servers = vec![SocketAddr::new(v4.into(), ECHO), SocketAddr::new(v6.into(), ECHO)];
-        Client { space, sources, servers, timeout: Duration::from_secs(2), directory }
+        Client { space, sources, servers, timeout: slower(Duration::from_secs(2)), directory }
     }
 
     /// The namespace it works in.
@@ -72,7 +73,7 @@ impl Client {
         self.to(all.map(|address| SocketAddr::new(address, ECHO)).collect())
     }
 
-    /// Gives up an attempt after so long; the default is 2 s.
+    /// Gives up an attempt after so long; the default is 2 s, more in an emulated machine.
     #[must_use]
     pub fn timeout(self, timeout: Duration) -> Client {
         Client { timeout, ..self }

@@ -126,10 +126,10 @@ impl Flows {
     }
 
     /// Goes on exchanging words in the background, `every` so often; more rarely where a round
-    /// takes long, for a slow machine has others to serve.
+    /// takes long, for a slow machine has others to serve. An answer may take as long as `timeout`.
     pub fn keep_talking(self, every: Duration, timeout: Duration) -> Talking {
         let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, every) = (stop.clone(), slower(every));
+        let (stopped, every, timeout) = (stop.clone(), slower(every), slower(timeout));
         let thread = thread::spawn(move || {
             let mut rounds = Vec::new();
             while !stopped.load(Ordering::Relaxed) {

@@ -12,21 +12,22 @@ use anyhow::{Result, bail};
 /// is waited for.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// How many times slower periodic traffic goes: a whole number in `ANYWAN_LAB_SLOWER`, 1 by default.
-/// An emulated machine would do nothing else.
+/// How many times slower periodic traffic goes, and how many times longer safety nets hold: a whole
+/// number in `ANYWAN_LAB_SLOWER`, 1 by default. An emulated machine would do nothing else.
 static SLOWER: LazyLock<u32> = LazyLock::new(|| match std::env::var("ANYWAN_LAB_SLOWER") {
     Ok(text) => text.parse().expect("ANYWAN_LAB_SLOWER is a whole number"),
     Err(_) => 1,
 });
 
-/// The time between two beats of periodic traffic, as this machine can bear it.
-pub(crate) fn slower(every: Duration) -> Duration {
-    every * *SLOWER
+/// A time between two beats of periodic traffic, or a safety net, as this machine can bear it.
+pub(crate) fn slower(span: Duration) -> Duration {
+    span * *SLOWER
 }
 
 /// Polls `look` until it gives a value. `Err(why)` means "not yet"; the last one is reported when
 /// `deadline` has passed.
 pub fn until<T>(deadline: Duration, what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = slower(deadline);
     let end = Instant::now() + deadline;
     loop {
         let begun = Instant::now();
