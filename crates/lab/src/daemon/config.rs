@@ -1,9 +1,14 @@
 //! The daemon's config file for a topology, as values that a test changes.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use crate::servers::{ECHO, PAGE};
 use crate::topology::{Family, TARGETS, Topology};
+use crate::wait::slower;
+
+/// Between two probes, so that tests need not wait long.
+const INTERVAL: Duration = Duration::from_millis(200);
 
 /// A config file.
 #[derive(Debug, Clone)]
@@ -46,7 +51,8 @@ pub struct WanConfig {
 
 impl Config {
     /// All WANs of a topology with explicit gateways, all of priority 1 and weight 1; quick
-    /// probes at the internet's servers (icmp and tcp, both families) and a hold time of 1 s.
+    /// probes at the internet's servers (icmp and tcp, both families), as quick as the machine can
+    /// bear, and a hold time of 1 s.
     pub fn of(topology: &Topology) -> Config {
         let wans = topology.wans().iter().map(|wan| WanConfig {
             name: wan.name.clone(),
@@ -70,7 +76,7 @@ impl Config {
             extra: String::new(),
         }
         .health("targets", &targets)
-        .health("interval", r#""200ms""#)
+        .health("interval", &format!("\"{}ms\"", slower(INTERVAL).as_millis()))
         .health("hold", r#""1s""#)
     }
 

@@ -12,7 +12,7 @@ use super::{Family, Spec, Topology, Wan, plan};
 use crate::counters;
 use crate::netns::{Namespaces, Netns};
 use crate::servers::Servers;
-use crate::wait::until;
+use crate::wait::{slower, until};
 
 /// A safety net for what takes a second at most.
 const PLUGGED: Duration = Duration::from_secs(30);
@@ -70,6 +70,11 @@ fn prepare(role: &str, space: &Netns) -> Result<()> {
             // Refusals and unreachables count for nothing if the kernel holds them back.
             ("net.ipv4.icmp_ratelimit", "0"),
         ])?;
+    }
+    if role == "router" || role.starts_with("isp") {
+        // The kernel's own 30 s, or flows that are idle meanwhile are forgotten.
+        let idle = slower(Duration::from_secs(30)).as_secs().to_string();
+        space.set_sysctls(&[("net.netfilter.nf_conntrack_udp_timeout", idle.as_str())])?;
     }
     if role == "router" {
         // As a fresh Debian has them; a new namespace may inherit the host's instead.

@@ -121,6 +121,8 @@ fn survive_with_traffic(
 
 fn whatever_is_destroyed_is_repaired(spec: Spec) -> Result<()> {
     let topology = spec.build()?;
+    // A flow of datagrams that is idle until a repair is one no more after half a minute.
+    topology.router().run("sysctl -q -w net.netfilter.nf_conntrack_udp_timeout=3600")?;
     let before = Snapshot::take(topology.router())?;
     let mut daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
     daemon.follow_events()?;
