@@ -12,13 +12,13 @@ use crate::flows::{Flow, Flows};
 use crate::netns::Netns;
 use crate::servers::ECHO;
 use crate::topology::{Family, SERVERS};
-use crate::wait::slower;
+use crate::wait::{fewer, slower};
 
 pub use dialer::{Attempt, DialReport, Dialer};
 
 mod dialer;
 
-/// So many attempts are under way at once when many are asked for.
+/// So many attempts are under way at once when many are asked for; fewer in an emulated machine.
 const ABREAST: usize = 64;
 
 /// Who asks whom, in which namespace. Cheap to clone.
@@ -105,8 +105,9 @@ impl Client {
             let mut attempts = Attempts::new(self.timeout)?;
             let mut turns = (0..count).filter_map(|turn| self.target(turn, proto, family));
             let mut ended = 0;
+            let abreast = fewer(ABREAST);
             while ended < count {
-                while attempts.under_way() < ABREAST {
+                while attempts.under_way() < abreast {
                     let Some(target) = turns.next() else { break };
                     attempts.start(target);
                 }

@@ -24,6 +24,16 @@ pub(crate) fn slower(span: Duration) -> Duration {
     span * *SLOWER
 }
 
+/// Whether this machine is an emulated one.
+pub(crate) fn is_emulated() -> bool {
+    *SLOWER > 1
+}
+
+/// A number of things done at once, as this machine can bear it: what else goes on must get its turn.
+pub(crate) fn fewer(count: usize) -> usize {
+    (count / usize::try_from(*SLOWER).unwrap_or(usize::MAX)).max(1)
+}
+
 /// Polls `look` until it gives a value. `Err(why)` means "not yet"; the last one is reported when
 /// `deadline` has passed.
 pub fn until<T>(deadline: Duration, what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {

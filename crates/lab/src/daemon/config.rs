@@ -5,10 +5,17 @@ use std::time::Duration;
 
 use crate::servers::{ECHO, PAGE};
 use crate::topology::{Family, TARGETS, Topology};
-use crate::wait::slower;
+use crate::wait::{is_emulated, slower};
 
 /// Between two probes, so that tests need not wait long.
 const INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long an answer may take in an emulated machine, before it is made longer for that.
+const ANSWER: Duration = Duration::from_millis(300);
+
+fn milliseconds(span: Duration) -> String {
+    format!("\"{}ms\"", span.as_millis())
+}
 
 /// A config file.
 #[derive(Debug, Clone)]
@@ -67,7 +74,7 @@ impl Config {
         let targets = format!(
             r#"["{first4}", "tcp://{second4}:{ECHO}", "{first6}", "tcp://[{second6}]:{ECHO}"]"#
         );
-        Config {
+        let config = Config {
             top: vec![],
             lans: vec![(topology.lan_interface().to_owned(), Vec::new())],
             wans: wans.collect(),
@@ -76,8 +83,10 @@ impl Config {
             extra: String::new(),
         }
         .health("targets", &targets)
-        .health("interval", &format!("\"{}ms\"", slower(INTERVAL).as_millis()))
-        .health("hold", r#""1s""#)
+        .health("interval", &milliseconds(slower(INTERVAL)))
+        .health("hold", r#""1s""#);
+        // There an answer takes as long as the processor, which all boxes share, is busy with others.
+        if is_emulated() { config.health("timeout", &milliseconds(slower(ANSWER))) } else { config }
     }
 
     /// Probes as in a file without `[health]`, at the internet's servers: two targets of each of

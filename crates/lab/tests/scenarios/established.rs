@@ -13,7 +13,7 @@ use anywan_lab::tunnel::{Manner, Tunnel};
 use anywan_lab::{Config, Daemon, Family, Fault, Flows, Proto, Spec, Topology};
 
 use crate::common::{
-    DEADLINE, ensure_all_kept, ensure_nothing_wrong_since, ensure_own_sources_since,
+    DEADLINE, ensure_all_kept, ensure_nothing_wrong_since, ensure_others_sources_since,
     flows_of_every_kind, in_both_layouts, talk, wait_all_by, wait_down,
 };
 
@@ -229,7 +229,7 @@ fn others_notice_nothing(faults: &[Fault], with_own: bool) -> Result<()> {
     }
     // The lost flows spoke on, maybe before the router knew that the kernel had forgotten them:
     // to it those words belonged to nobody.
-    ensure_own_sources_since(&topology, &before)
+    ensure_others_sources_since(&topology, &before)
 }
 
 #[test]

@@ -78,7 +78,8 @@ fn left(
     wait_dialled(&dialling, |wan| wan == 1)?;
     for dialler in dialling {
         let report = dialler.stop()?;
-        ensure!(report.sequence() == [1, 2, 1], "{report}, by {:?}", report.sequence());
+        let sequence = report.sequence();
+        ensure!(sequence == [1, 2, 1], "{report}, by {sequence:?}\n{}", daemon.log_tail());
     }
     Ok(())
 }
