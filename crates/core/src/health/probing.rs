@@ -190,6 +190,7 @@ impl Side {
                     }
                     Patience::InTime | Patience::Late if tells => {
                         self.loss.answered((target, kind), sent, limit);
+                        self.prove_on(now);
                     }
                     Patience::Lost if !second_try => {
                         self.loss.was_late((target, kind), sent, limit);
@@ -428,12 +429,16 @@ impl Side {
         }
     }
 
-    fn heard_from(&mut self, target: usize, settings: &Health, now: Moment) {
-        self.mute = false;
-        self.heard = Some(now);
+    /// An answer in time. Those that come too late prove nothing: they were losses before.
+    fn prove_on(&mut self, now: Moment) {
         if matches!(self.state, State::Impaired | State::Portal) {
             self.proof.answered(now);
         }
+    }
+
+    fn heard_from(&mut self, target: usize, settings: &Health, now: Moment) {
+        self.mute = false;
+        self.heard = Some(now);
         if let Some(burst) = &mut self.burst {
             burst.answered.insert(target);
         }
