@@ -15,6 +15,9 @@ use crate::dial::{Attempts, Done, Failure, Proto};
 use crate::topology::Family;
 use crate::wait::{self, slower};
 
+/// After so long Linux sends a SYN again.
+const SYN_AGAIN: Duration = Duration::from_secs(1);
+
 /// One attempt that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt {
@@ -172,10 +175,12 @@ impl DialReport {
         self.attempts.iter().rev().find(failed).map(|attempt| attempt.at)
     }
 
-    /// The WANs in the order they were taken, repetitions left out: `[1, 2, 1]`.
+    /// The WANs in the order they were taken, repetitions left out: `[1, 2, 1]`. Without attempts
+    /// that took as long as a second SYN: if the first was lost before the router saw it, that one
+    /// chose the WAN, later than the attempt began.
     pub fn sequence(&self) -> Vec<usize> {
-        let mut wans: Vec<usize> =
-            self.attempts.iter().filter_map(|attempt| attempt.result.ok()).collect();
+        let at_once = self.attempts.iter().filter(|attempt| attempt.took < SYN_AGAIN);
+        let mut wans: Vec<usize> = at_once.filter_map(|attempt| attempt.result.ok()).collect();
         wans.dedup();
         wans
     }
