@@ -122,6 +122,8 @@ impl Watch {
     /// A new life: what a daemon does not keep.
     pub(crate) fn born(&mut self, now: Moment) {
         self.alert_from = now;
+        // What was cut off is not gone on with: the lines may have changed since.
+        (self.batch, self.failed_in_batch) = (None, false);
         self.states.clear();
         self.returns.clear();
     }
