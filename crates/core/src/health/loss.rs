@@ -20,7 +20,12 @@ const ALARM: f64 = 12.9;
 const SHARED: f64 = 7.5;
 /// The losses that an accusation rests on must lie so far apart: when a queue fills all at once,
 /// answers that seem lost are soon found to be late.
-const SPREAD: Duration = Duration::from_secs(1);
+const APART: Duration = Duration::from_secs(1);
+/// And so many round trips, but no further than this: who fills a queue until it drops has to hear
+/// of that, several times, before he is as slow as the line (RFC 5681, 3.1). Where the queue is
+/// long, so are the round trips.
+const APART_ROUND_TRIPS: u32 = 10;
+const APART_MAX: Duration = Duration::from_secs(15);
 /// The score of the opposite test that ends it: a hundred to one; some thirty answers in a row.
 const CALM: f64 = 4.6;
 /// Losses of one round of probes prove one gap, not several: what they may add to the score. To that
@@ -35,19 +40,50 @@ const ROUND_KEPT: Duration = Duration::from_secs(10);
 /// Losses that are held back, of one target.
 const HELD_MAX: usize = 100;
 
-/// So many percent are too many; `None`: losses do not matter.
-type Limit = Option<u8>;
+/// What losses are held against.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bar {
+    /// So many percent are too many; `None`: losses do not matter.
+    pub(super) limit: Option<u8>,
+    /// How long the line usually takes to answer.
+    pub(super) round_trip: Duration,
+}
+
+impl Bar {
+    fn apart(self) -> Duration {
+        (self.round_trip * APART_ROUND_TRIPS).min(APART_MAX)
+    }
+}
+
+/// A cumulative sum.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+struct Score {
+    sum: f64,
+    /// When the first of the lost probes was sent that it is made of.
+    since: Option<Moment>,
+}
+
+impl Score {
+    fn add(&mut self, loss: f64, sent: Moment) {
+        // Beyond the threshold nothing more is learnt, and the way back must not be endless.
+        self.sum = (self.sum + loss).min(ALARM);
+        self.since = Some(self.since.map_or(sent, |since| since.min(sent)));
+    }
+
+    fn take(&mut self, answer: f64) {
+        self.sum = (self.sum - answer).max(0.0);
+        self.since = self.since.filter(|_| self.sum > 0.0);
+    }
+}
 
 /// Losses.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Loss {
     /// The last probes' fates, newest in bit 0, set when lost; and how many there are.
     window: (u128, u32),
-    score: f64,
+    score: Score,
     /// The same for each kind of probe alone.
-    scores: BTreeMap<Kind, f64>,
-    /// When the first of the lost probes was sent that the score is made of.
-    since: Option<Moment>,
+    scores: BTreeMap<Kind, Score>,
     calm: f64,
     /// The last rounds with losses: what each has added to the score, and of which kinds.
     rounds: BTreeMap<Moment, (f64, BTreeSet<Kind>)>,
@@ -68,32 +104,29 @@ fn weights(limit: u8) -> (f64, f64) {
 impl Loss {
     /// A target has answered what was sent at `sent`: what it had not answered before, the line has
     /// lost.
-    pub(super) fn answered(&mut self, (target, kind): (usize, Kind), sent: Moment, limit: Limit) {
+    pub(super) fn answered(&mut self, (target, kind): (usize, Kind), sent: Moment, bar: Bar) {
         let heard = self.heard.entry(target).or_insert(sent);
         *heard = sent.max(*heard);
         for sent in self.held.remove(&target).unwrap_or_default() {
-            self.count_loss(kind, sent, limit);
+            self.count_loss(kind, sent, bar);
         }
         self.count(false);
-        let Some(limit) = limit else { return };
+        let Some(limit) = bar.limit else { return };
         let (answer, _) = weights(limit);
-        self.score = (self.score - answer).max(0.0);
-        self.since = self.since.filter(|_| self.score > 0.0);
-        let own = self.scores.entry(kind).or_default();
-        *own = (*own - answer).max(0.0);
+        self.score.take(answer);
+        self.scores.entry(kind).or_default().take(answer);
         self.calm += answer;
         if self.alarm && self.calm >= CALM {
-            (self.score, self.calm, self.alarm) = (0.0, 0.0, false);
-            self.since = None;
+            (self.score, self.calm, self.alarm) = (Score::default(), 0.0, false);
             self.scores.clear();
             self.rounds.clear();
         }
     }
 
     /// A probe that was sent to a target at `sent` is lost.
-    pub(super) fn lost(&mut self, (target, kind): (usize, Kind), sent: Moment, limit: Limit) {
+    pub(super) fn lost(&mut self, (target, kind): (usize, Kind), sent: Moment, bar: Bar) {
         if self.heard.get(&target).is_some_and(|heard| *heard > sent) {
-            self.count_loss(kind, sent, limit);
+            self.count_loss(kind, sent, bar);
             return;
         }
         let held = self.held.entry(target).or_default();
@@ -103,48 +136,51 @@ impl Loss {
     }
 
     /// What was sent to a target at `sent` was not lost after all, but late.
-    pub(super) fn was_late(&mut self, (target, kind): (usize, Kind), sent: Moment, limit: Limit) {
+    pub(super) fn was_late(&mut self, (target, kind): (usize, Kind), sent: Moment, bar: Bar) {
         let held = self.held.entry(target).or_default();
         let was_held = held.len();
         held.retain(|other| *other != sent);
         let counted = held.len() == was_held;
         let round = self.rounds.get_mut(&sent).filter(|_| counted);
-        let Some(((added, kinds), limit)) = round.zip(limit) else { return };
+        let Some(((added, kinds), limit)) = round.zip(bar.limit) else { return };
         let (_, loss) = weights(limit);
         let taken = loss.min(*added);
         *added -= taken;
-        self.score = (self.score - taken).max(0.0);
+        self.score.take(taken);
         if kinds.remove(&kind) {
-            let own = self.scores.entry(kind).or_default();
-            *own = (*own - loss).max(0.0);
+            self.scores.entry(kind).or_default().take(loss);
         }
     }
 
     /// A target is deaf: what it has not answered says nothing about the line.
     pub(super) fn forget(&mut self, (target, kind): (usize, Kind)) {
         self.held.remove(&target);
-        self.scores.insert(kind, 0.0);
+        self.scores.insert(kind, Score::default());
     }
 
-    fn count_loss(&mut self, kind: Kind, sent: Moment, limit: Limit) {
+    fn count_loss(&mut self, kind: Kind, sent: Moment, bar: Bar) {
         self.count(true);
-        let Some(limit) = limit else { return };
+        let Some(limit) = bar.limit else { return };
         let (_, loss) = weights(limit);
         self.rounds.retain(|round, _| *round + ROUND_KEPT > sent);
         let (round, kinds) = self.rounds.entry(sent).or_default();
         let added = loss.min(ROUND_MAX - *round);
         *round += added;
         let first_of_kind = kinds.insert(kind);
-        // Beyond the threshold nothing more is learnt, and the way back must not be endless.
-        self.score = (self.score + added).min(ALARM);
-        let own = self.scores.entry(kind).or_default();
-        *own = if first_of_kind { (*own + loss).min(ALARM) } else { *own };
+        self.score.add(added, sent);
+        if first_of_kind {
+            self.scores.entry(kind).or_default().add(loss, sent);
+        }
         self.calm = (self.calm - loss).max(0.0);
-        let most = self.scores.values().copied().fold(0.0, f64::max);
-        let others = self.scores.values().sum::<f64>() - most;
-        let shared = self.scores.len() < 2 || others >= SHARED;
-        let since = *self.since.get_or_insert(sent);
-        self.alarm |= self.score >= ALARM && shared && sent >= since + SPREAD;
+        let apart =
+            |score: &Score, span: Duration| score.since.is_some_and(|since| sent >= since + span);
+        let proven = |score: &&Score| apart(score, bar.apart());
+        // Of two kinds at least: the one that has lost most may be rationed.
+        let sums = || self.scores.values().filter(proven).map(|score| score.sum);
+        let shared = sums().sum::<f64>() - sums().fold(0.0, f64::max) >= SHARED;
+        let shared = shared || self.scores.len() < 2;
+        self.alarm |=
+            self.score.sum >= ALARM && apart(&self.score, bar.apart().max(APART)) && shared;
     }
 
     /// The line loses more than its limit.
@@ -154,7 +190,7 @@ impl Loss {
 
     /// Something was lost lately, and more probes would tell whether that is usual.
     pub(super) fn doubtful(&self) -> bool {
-        !self.alarm && self.score > 0.0
+        !self.alarm && self.score.sum > 0.0
     }
 
     /// Lost of the last hundred, 0 to 100.
@@ -186,6 +222,8 @@ mod tests {
 
     use super::*;
 
+    const BAR: Bar = Bar { limit: Some(20), round_trip: Duration::from_millis(20) };
+
     fn at(second: u64) -> Moment {
         Moment::from_start(Duration::from_secs(second))
     }
@@ -197,9 +235,9 @@ mod tests {
         for number in 0..count {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             if (random >> 33) % 100 < percent {
-                loss.lost((0, Kind::Icmp), at(number), Some(20));
+                loss.lost((0, Kind::Icmp), at(number), BAR);
             } else {
-                loss.answered((0, Kind::Icmp), at(number), Some(20));
+                loss.answered((0, Kind::Icmp), at(number), BAR);
             }
             if loss.alarming() {
                 return Some(number);
@@ -221,12 +259,12 @@ mod tests {
     fn one_gap_is_not_taken_for_many_losses() {
         let mut loss = Loss::default();
         for target in 0..18 {
-            loss.lost((target, Kind::Icmp), at(1), Some(20));
+            loss.lost((target, Kind::Icmp), at(1), BAR);
         }
-        loss.answered((0, Kind::Icmp), at(2), Some(20));
+        loss.answered((0, Kind::Icmp), at(2), BAR);
         assert!(loss.doubtful());
         for target in 1..18 {
-            loss.answered((target, Kind::Icmp), at(2), Some(20));
+            loss.answered((target, Kind::Icmp), at(2), BAR);
         }
         assert!(!loss.alarming());
     }
@@ -235,23 +273,24 @@ mod tests {
     fn an_alarm_ends_after_a_run_of_answers_and_without_a_limit_there_is_none() {
         let mut loss = Loss::default();
         for second in 0..20 {
-            loss.lost((0, Kind::Icmp), at(second), Some(20));
+            loss.lost((0, Kind::Icmp), at(second), BAR);
         }
-        loss.answered((0, Kind::Icmp), at(30), Some(20));
+        loss.answered((0, Kind::Icmp), at(30), BAR);
         assert!(loss.alarming() && loss.worst_percent() > 90.0);
         for _ in 0..25 {
-            loss.answered((0, Kind::Icmp), at(30), Some(20));
+            loss.answered((0, Kind::Icmp), at(30), BAR);
         }
         assert!(loss.alarming());
         for _ in 0..10 {
-            loss.answered((0, Kind::Icmp), at(30), Some(20));
+            loss.answered((0, Kind::Icmp), at(30), BAR);
         }
         assert!(!loss.alarming());
+        let none = Bar { limit: None, ..BAR };
         let mut unlimited = Loss::default();
         for second in 0..99 {
-            unlimited.lost((0, Kind::Icmp), at(second), None);
+            unlimited.lost((0, Kind::Icmp), at(second), none);
         }
-        unlimited.answered((0, Kind::Icmp), at(100), None);
+        unlimited.answered((0, Kind::Icmp), at(100), none);
         assert!(!unlimited.alarming());
         assert_eq!(unlimited.percent(), Some(99.0));
     }
@@ -260,12 +299,12 @@ mod tests {
     fn what_a_target_never_answers_says_nothing_about_the_line() {
         let mut loss = Loss::default();
         for second in 0..50 {
-            loss.lost((1, Kind::Icmp), at(second), Some(20));
-            loss.answered((0, Kind::Icmp), at(second), Some(20));
+            loss.lost((1, Kind::Icmp), at(second), BAR);
+            loss.answered((0, Kind::Icmp), at(second), BAR);
         }
         assert!(!loss.alarming() && !loss.doubtful());
         loss.forget((1, Kind::Icmp));
-        loss.answered((1, Kind::Icmp), at(60), Some(20));
+        loss.answered((1, Kind::Icmp), at(60), BAR);
         assert_eq!(loss.percent(), Some(0.0));
     }
 
@@ -275,21 +314,46 @@ mod tests {
         for second in 0..500 {
             let probe = (0, Kind::Icmp);
             match second % 3 {
-                0 => loss.answered(probe, at(second), Some(20)),
-                _ => loss.lost(probe, at(second), Some(20)),
+                0 => loss.answered(probe, at(second), BAR),
+                _ => loss.lost(probe, at(second), BAR),
             }
-            loss.answered((1, Kind::Tcp), at(second), Some(20));
+            loss.answered((1, Kind::Tcp), at(second), BAR);
         }
         assert!(!loss.alarming() && loss.percent() > Some(20.0));
+    }
+
+    #[test]
+    fn a_line_with_long_queues_is_given_time_to_find_its_pace() {
+        let full = Bar { round_trip: Duration::from_millis(900), ..BAR };
+        let accused_after = |bar: Bar| {
+            let mut loss = Loss::default();
+            // Carriers ration echoes all the time: that is no reason to be quick with others.
+            (0..200).find(|second| {
+                let (sent, later) = (at(*second), at(*second) + Duration::from_millis(1));
+                let losing: &[Kind] = match second {
+                    0..100 => &[Kind::Icmp],
+                    _ => &[Kind::Icmp, Kind::Tcp, Kind::Dns],
+                };
+                for (target, kind) in [Kind::Icmp, Kind::Tcp, Kind::Dns].into_iter().enumerate() {
+                    if losing.contains(&kind) {
+                        loss.lost((target, kind), sent, bar);
+                    }
+                    loss.answered((target, kind), later, bar);
+                }
+                loss.alarming()
+            })
+        };
+        assert_eq!(accused_after(BAR), Some(104));
+        assert_eq!(accused_after(full), Some(109));
     }
 
     #[test]
     fn what_comes_late_is_not_lost() {
         let mut loss = Loss::default();
         for second in 0..500 {
-            loss.lost((0, Kind::Icmp), at(second), Some(20));
-            loss.answered((0, Kind::Icmp), at(second + 1), Some(20));
-            loss.was_late((0, Kind::Icmp), at(second), Some(20));
+            loss.lost((0, Kind::Icmp), at(second), BAR);
+            loss.answered((0, Kind::Icmp), at(second + 1), BAR);
+            loss.was_late((0, Kind::Icmp), at(second), BAR);
         }
         assert!(!loss.alarming());
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::loss::Bar;
 use super::passive::RECENT;
 use super::rtt::Rtt;
 use super::{Fate, Order, Role, Side};
@@ -180,20 +181,20 @@ impl Side {
         let Some(waiting) = self.waiting.remove(&sequence) else { return };
         let Waiting { target, sent, patience, .. } = waiting;
         let Some(kind) = self.targets.kind_of(target) else { return };
-        let (limit, tells) = (settings.max_loss_percent, !self.targets.is_deaf(target));
+        let (bar, tells) = (self.bar(settings), !self.targets.is_deaf(target));
         match fate {
             Fate::Answered(round_trip) => {
                 let second_try = self.answers_a_second_syn(kind, *round_trip);
                 match patience {
                     Patience::InTime | Patience::Late if tells && second_try => {
-                        self.loss.lost((target, kind), sent, limit);
+                        self.loss.lost((target, kind), sent, bar);
                     }
                     Patience::InTime | Patience::Late if tells => {
-                        self.loss.answered((target, kind), sent, limit);
+                        self.loss.answered((target, kind), sent, bar);
                         self.prove_on(now);
                     }
                     Patience::Lost if !second_try => {
-                        self.loss.was_late((target, kind), sent, limit);
+                        self.loss.was_late((target, kind), sent, bar);
                     }
                     Patience::InTime | Patience::Late | Patience::Lost => {}
                 }
@@ -209,7 +210,7 @@ impl Side {
             }
             Fate::Silent => {
                 if tells && patience != Patience::Lost {
-                    self.loss.lost((target, kind), sent, limit);
+                    self.loss.lost((target, kind), sent, bar);
                 }
                 if patience == Patience::InTime {
                     self.asked_in_vain = self.asked_in_vain.max(Some(sent));
@@ -376,6 +377,12 @@ impl Side {
         settings.timeout.unwrap_or_else(|| measured().unwrap_or_else(|| Rtt::default().deadline()))
     }
 
+    /// What losses are held against.
+    fn bar(&self, settings: &Health) -> Bar {
+        let fastest = self.rtts.values().filter_map(Rtt::smoothed).min();
+        Bar { limit: settings.max_loss_percent, round_trip: fastest.unwrap_or_default() }
+    }
+
     /// How long the fastest kind of answer usually takes, with all its spread.
     pub(super) fn usual_round_trip(&self) -> Duration {
         let spread = |rtt: &Rtt| Some(rtt.smoothed()? + rtt.deviation()? * 4);
@@ -388,6 +395,7 @@ impl Side {
         let mut missed = Vec::new();
         let spans: Vec<Duration> =
             (0..self.targets.count()).map(|target| self.span(target, settings)).collect();
+        let bar = self.bar(settings);
         for waiting in self.waiting.values_mut() {
             if waiting.patience == Patience::InTime && waiting.is_over(now) {
                 waiting.patience = Patience::Late;
@@ -399,10 +407,10 @@ impl Side {
             waiting.lost_at = waiting.lost_at.max(waiting.sent + span);
             if waiting.patience == Patience::Late && waiting.is_over(now) {
                 waiting.patience = Patience::Lost;
-                let (target, limit) = (waiting.target, settings.max_loss_percent);
+                let target = waiting.target;
                 let kind = self.targets.kind_of(target).filter(|_| !self.targets.is_deaf(target));
                 if let Some(kind) = kind {
-                    self.loss.lost((target, kind), waiting.sent, limit);
+                    self.loss.lost((target, kind), waiting.sent, bar);
                 }
             }
         }
