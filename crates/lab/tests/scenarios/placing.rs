@@ -1,18 +1,27 @@
 //! New flows follow priority, then weight; the router's own too; sources stick when asked to.
 
-use anyhow::{Result, ensure};
-use anywan_lab::{Config, Daemon, Family, Placement, Proto, Spec};
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context as _, Result, ensure};
+use anywan_lab::servers::ECHO;
+use anywan_lab::topology::SERVERS;
+use anywan_lab::{Client, Config, Daemon, Family, Placement, Proto, Spec, Topology};
 
 use crate::common::{ensure_all_by, ensure_nothing_wrong, every_kind, in_both_layouts};
 
 const WEIGHTS: [u32; 3] = [8, 6, 3];
 
-/// Each WAN's share is within `points` of its weight's.
-fn ensure_shares(placed: &Placement, points: f64) -> Result<()> {
-    ensure!(placed.failed() == 0, "{placed}");
+/// The shares that the weights ask for, in percent.
+fn by_weight() -> [f64; 3] {
     let total: u32 = WEIGHTS.iter().sum();
-    for (number, weight) in (1..).zip(WEIGHTS) {
-        let (is, should) = (placed.percent(number), 100.0 * f64::from(weight) / f64::from(total));
+    WEIGHTS.map(|weight| 100.0 * f64::from(weight) / f64::from(total))
+}
+
+/// Each WAN's share is within `points` of what it should be.
+fn ensure_shares(placed: &Placement, shares: [f64; 3], points: f64) -> Result<()> {
+    ensure!(placed.failed() == 0, "{placed}");
+    for (number, should) in (1..).zip(shares) {
+        let is = placed.percent(number);
         ensure!((is - should).abs() <= points, "wan{number}: {is} %, not {should} %: {placed}");
     }
     Ok(())
@@ -24,7 +33,7 @@ fn two_thousand_new_flows_of_each_kind_follow_the_weights() -> Result<()> {
         let topology = spec.build()?;
         let _daemon = Daemon::start_up(&topology, &Config::of(&topology).weights(&WEIGHTS))?;
         for (proto, family) in every_kind() {
-            ensure_shares(&topology.client(1).place(2000, proto, family)?, 3.0)?;
+            ensure_shares(&topology.client(1).place(2000, proto, family)?, by_weight(), 3.0)?;
         }
         ensure_nothing_wrong(&topology)
     })
@@ -113,14 +122,59 @@ fn a_source_and_destination_stick_together_when_asked_to() -> Result<()> {
     Ok(())
 }
 
+/// Whether this Linux looks up a flow's way once for its source address, before it has a port,
+/// and then once more, anew ("ip: load balance tcp connections to single dst addr and port").
+fn before_6_16() -> Result<bool> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split(['.', '-']).map(str::parse);
+    let (Some(Ok(major)), Some(Ok(minor))) = (numbers.next(), numbers.next()) else {
+        anyhow::bail!("{release}");
+    };
+    Ok((major, minor) < (6_u32, 16_u32))
+}
+
+/// Then what has the source address of a WAN goes by it; but that of WAN 1, which is the LAN's too,
+/// stands for any WAN.
+fn wan1_looked_up_again() -> [f64; 3] {
+    let [one, two, three] = by_weight();
+    let again = one / 100.0;
+    [one * again, two + two * again, three + three * again]
+}
+
+/// Has the internet serve at many ports, and the router ask at each of them: before 6.16 all of its
+/// own TCP flows to one service leave by one WAN.
+fn services(topology: &Topology) -> Result<Client> {
+    let ports = 20_000..21_000;
+    let (first, last) = (ports.start, ports.end - 1);
+    topology.internet().nft(&format!(
+        "table inet services {{
+            chain in {{
+                type nat hook prerouting priority dstnat;
+                meta l4proto {{ tcp, udp }} th dport {first}-{last} redirect to :{ECHO}
+            }}
+        }}"
+    ))?;
+    let (v4, v6) = SERVERS[0];
+    let at = |address: IpAddr| ports.clone().map(move |port| SocketAddr::new(address, port));
+    Ok(topology.router_client().to(at(v4.into()).chain(at(v6.into())).collect()))
+}
+
 #[test]
 fn the_routers_own_flows_follow_the_weights_with_the_right_source() -> Result<()> {
+    let looks_up_twice = before_6_16()?;
     in_both_layouts(3, |spec| {
         let topology = spec.build()?;
         let _daemon = Daemon::start_up(&topology, &Config::of(&topology).weights(&WEIGHTS))?;
+        let client = services(&topology)?;
         for (proto, family) in every_kind() {
+            let again = looks_up_twice && topology.wan(1).shared;
+            let shares = match family {
+                Family::V4 if again => wan1_looked_up_again(),
+                Family::V4 | Family::V6 => by_weight(),
+            };
             // The kernel spreads these by a hash of the ports: a coarser measure.
-            ensure_shares(&topology.router_client().place(1000, proto, family)?, 8.0)?;
+            ensure_shares(&client.place(1000, proto, family)?, shares, 8.0)
+                .with_context(|| format!("{proto:?} {family:?}"))?;
         }
         ensure_nothing_wrong(&topology)
     })
