@@ -11,9 +11,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -243,6 +244,21 @@ impl Daemon {
         let text = fs::read_to_string(self.path("events")).context("the events followed")?;
         // The last line may be half written.
         Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// When it first chose other WANs of this family after `since`, as its log tells.
+    pub fn chose_after(&self, since: Instant, family: Family) -> Result<Instant> {
+        let text = fs::read_to_string(self.path("log"))?;
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let word = format!("kind=\"choice\" wan= family={}", family.key()).to_lowercase();
+        for line in text.lines().filter(|line| line.to_lowercase().contains(&word)) {
+            let told: Timestamp = line.split(' ').next().unwrap_or_default().parse()?;
+            let at = wall.duration_since(told.into()).ok().and_then(|age| now.checked_sub(age));
+            if let Some(at) = at.filter(|at| *at > since) {
+                return Ok(at);
+            }
+        }
+        bail!("no {word} since: {}", self.log_tail())
     }
 
     /// The last lines it wrote to its standard output and error.

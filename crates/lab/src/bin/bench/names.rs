@@ -22,7 +22,7 @@ pub(crate) fn all(page: &mut Page) -> Result<()> {
     let note = format!(
         "Three WANs, default settings, each with its ISP's resolver, which answers its customers \
          only. A client looks a new name up and connects every 20 ms; the WAN of the best priority \
-         fails. The switch is its first transaction, seen on netlink. {RUNS} runs each."
+         fails. The switch is the daemon's choice, as its log tells. {RUNS} runs each."
     );
     noticed::table(page, "Names after a failure", &note, "fault");
     let cases = [
@@ -42,12 +42,12 @@ pub(crate) fn all(page: &mut Page) -> Result<()> {
                 wan.more.push(("dns".to_owned(), list));
             }
             config.extra = "[dns]\n".to_owned();
-            let _daemon = Daemon::start_up(&topology, &config)?;
+            let daemon = Daemon::start_up(&topology, &config)?;
             let client = Client::begin(&topology, 1)?;
             sleep(QUIET);
             let fault_at = Instant::now();
             topology.break_wan(1, &fault)?;
-            runs.push(client.switched(fault_at, 2)?);
+            runs.push(client.switched(&daemon, fault_at, 2)?);
         }
         noticed::row(page, what, &runs);
     }

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use anywan_lab::client::Dialer;
+use anywan_lab::daemon::Daemon;
 use anywan_lab::dial::Proto;
 use anywan_lab::names::{Lookups, lookups};
-use anywan_lab::notices::Notices;
 use anywan_lab::topology::{Family, Topology};
 use anywan_lab::until;
 
@@ -21,13 +21,12 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 pub(crate) struct Client {
     dialer: Dialer,
     lookups: Lookups,
-    notices: Notices,
     since: Instant,
 }
 
 /// Of one fault.
 pub(crate) struct Noticed {
-    /// From the fault to the first transaction of the switch.
+    /// From the fault to the daemon's choice of the next WAN, as its log tells.
     detected: Duration,
     /// From there to the first connection by the next WAN.
     connection: Duration,
@@ -47,8 +46,7 @@ impl Client {
         let dialer = client.dial(Proto::Tcp, Family::V4, BEAT);
         let router = topology.lan_address(Family::V4);
         let lookups = lookups(topology.client_space(1), router, BEAT);
-        let notices = Notices::listen(topology.router())?;
-        let client = Client { dialer, lookups, notices, since: Instant::now() };
+        let client = Client { dialer, lookups, since: Instant::now() };
         client.wait_served(served_by)?;
         Ok(client)
     }
@@ -61,12 +59,16 @@ impl Client {
         })
     }
 
-    /// Waits for the switch after a fault that has just happened, until the next WAN serves; ends.
-    pub(crate) fn switched(mut self, fault: Instant, next: usize) -> Result<Noticed> {
-        self.notices.next_transaction(DEADLINE)?;
-        let switch = Instant::now();
+    /// Waits after a fault that has just happened until the next WAN serves; ends.
+    pub(crate) fn switched(
+        mut self,
+        daemon: &Daemon,
+        fault: Instant,
+        next: usize,
+    ) -> Result<Noticed> {
         self.since = fault;
         self.wait_served(next)?;
+        let switch = daemon.chose_after(fault, Family::V4)?;
         let dialled = self.dialer.stop()?;
         let looked = self.lookups.stop()?;
         let address = resolved_by(next);
