@@ -21,9 +21,9 @@ const SHARED: f64 = 7.5;
 /// The losses that an accusation rests on must lie so far apart: when a queue fills all at once,
 /// answers that seem lost are soon found to be late.
 const APART: Duration = Duration::from_secs(1);
-/// And so many round trips, but no further than this: who fills a queue until it drops has to hear
-/// of that, several times, before he is as slow as the line (RFC 5681, 3.1). Where the queue is
-/// long, so are the round trips.
+/// And so many round trips, of all kinds together and of each that counts, but no further than this:
+/// who fills a queue until it drops has to hear of that, several times, before he is as slow as the
+/// line (RFC 5681, 3.1). Where the queue is long, so are the round trips.
 const APART_ROUND_TRIPS: u32 = 10;
 const APART_MAX: Duration = Duration::from_secs(15);
 /// The score of the opposite test that ends it: a hundred to one; some thirty answers in a row.
@@ -50,6 +50,7 @@ pub(super) struct Bar {
 }
 
 impl Bar {
+    /// How far apart the losses of a kind must lie.
     fn apart(self) -> Duration {
         (self.round_trip * APART_ROUND_TRIPS).min(APART_MAX)
     }
@@ -73,6 +74,11 @@ impl Score {
     fn take(&mut self, answer: f64) {
         self.sum = (self.sum - answer).max(0.0);
         self.since = self.since.filter(|_| self.sum > 0.0);
+    }
+
+    /// Whether its losses lie so far apart, up to one that was sent at `sent`.
+    fn lasts(&self, sent: Moment, span: Duration) -> bool {
+        self.since.is_some_and(|since| sent >= since + span)
     }
 }
 
@@ -172,15 +178,13 @@ impl Loss {
             self.scores.entry(kind).or_default().add(loss, sent);
         }
         self.calm = (self.calm - loss).max(0.0);
-        let apart =
-            |score: &Score, span: Duration| score.since.is_some_and(|since| sent >= since + span);
-        let proven = |score: &&Score| apart(score, bar.apart());
         // Of two kinds at least: the one that has lost most may be rationed.
-        let sums = || self.scores.values().filter(proven).map(|score| score.sum);
-        let shared = sums().sum::<f64>() - sums().fold(0.0, f64::max) >= SHARED;
-        let shared = shared || self.scores.len() < 2;
-        self.alarm |=
-            self.score.sum >= ALARM && apart(&self.score, bar.apart().max(APART)) && shared;
+        let lasting = self.scores.values().filter(|score| score.lasts(sent, bar.apart()));
+        let sums: Vec<f64> = lasting.map(|score| score.sum).collect();
+        let others = sums.iter().sum::<f64>() - sums.iter().copied().fold(0.0, f64::max);
+        let shared = self.scores.len() < 2 || others >= SHARED;
+        let lasts = self.score.lasts(sent, bar.apart().max(APART));
+        self.alarm |= self.score.sum >= ALARM && lasts && shared;
     }
 
     /// The line loses more than its limit.
