@@ -88,14 +88,15 @@ fn slots(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, Strin
 }
 
 fn restore(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, String)) {
-    let name = format!("restore{}", family.digit());
+    let digit = family.digit();
+    let name = format!("restore{digit}");
     let field = basis.config.router.mark_field;
     for id in basis.facts.keys() {
         let lost = basis.choice.get(family).lost.contains(id);
         let chain = match (lost, basis.cut == Some(*id)) {
             (true, _) => "lost".to_owned(),
-            (false, true) => format!("cut_keep{id}"),
-            (false, false) => format!("keep{id}"),
+            (false, true) => format!("cut_keep{digit}_{id}"),
+            (false, false) => format!("keep{digit}_{id}"),
         };
         put(&name, Key::Number(field.keep(*id).0), chain);
     }
@@ -152,13 +153,13 @@ fn ways_out(
         _ => None,
     };
     if let Some(key) = to_gateway {
-        put(&format!("out_via{digit}"), key, format!("leave{id}"));
+        put(&format!("out_via{digit}"), key, format!("leave{digit}_{id}"));
     }
     if facts.shared {
         return;
     }
     let alone = hop.is_some() && to_gateway.is_none();
-    let chain = if alone { format!("leave{id}") } else { format!("near{id}") };
+    let chain = if alone { format!("leave{digit}_{id}") } else { format!("near{digit}_{id}") };
     put(&format!("out_by{digit}"), Key::Number(device.0), chain);
 }
 

@@ -329,7 +329,7 @@ fn a_silent_wan_is_left_and_comes_back_after_the_hold_time() {
     world.alive.insert(WanId(1));
     world.seconds(8);
     assert_eq!(world.serving(Family::Ipv4), [2], "not before the hold time is over");
-    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x100_0000)], "keep1");
+    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x100_0000)], "keep4_1");
     world.seconds(5);
     assert_eq!(world.serving(Family::Ipv4), [1]);
 }
@@ -484,14 +484,14 @@ fn a_wan_taken_out_of_the_file_keeps_its_flows_until_the_last_is_over() {
     world.engine.handle(Event::Config(Box::new(less)), world.now);
     world.seconds(30);
     assert_eq!(world.slot_chains("slots4"), BTreeSet::from(["place1"]));
-    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x200_0000)], "keep2");
+    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x200_0000)], "keep4_2");
     assert!(world.kernel.routes.iter().any(|r| r.table == TableId(17002)));
     assert_eq!(world.kernel.nft.maps["from_wan"][&Key::Number(12)], "from2");
     assert!(!world.kernel.nft.maps["out_by4"].contains_key(&Key::Number(12)));
     assert_eq!(world.engine.status(&|_| String::new()).wans.len(), 1);
     let mut world = world.restarted();
     world.seconds(5);
-    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x200_0000)], "keep2");
+    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x200_0000)], "keep4_2");
     world.flows = 0;
     world.seconds(30);
     assert!(!world.kernel.nft.maps["restore4"].contains_key(&Key::Number(0x200_0000)));

@@ -9,14 +9,11 @@ use std::fmt::Write;
 
 use crate::config::{Nat, Sticky};
 use crate::desired::{SLOTS, Shape, Table, WanShape};
-use crate::names::{Mark, MarkField, NFT_TABLE, WanId};
+use crate::names::{Family, Mark, MarkField, NFT_TABLE, WanId};
 use crate::observed::{Elements, Key, KeyKind, Leads, MAPS, MapSpec};
 
 /// Elements that one `add element` command carries: keeps lines readable.
 const PER_COMMAND: usize = 64;
-/// Named one by one: an IPv6 address to which no route leads is of none of these types, nor is
-/// it unicast.
-const NOT_FORWARDED: &str = "fib daddr type { local, broadcast, anycast, multicast } return";
 /// A box on a shared interface that forwards a port straight to a LAN host: the host's answers
 /// pass here without a flow or in the middle of one, and go to that box as they are.
 const MIDSTREAM: &str = "tcp flags & (fin | syn | rst | ack) != syn";
@@ -154,66 +151,36 @@ fn clear_mark(field: MarkField) -> String {
 }
 
 fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
-    let (rest, number, mask) = (field.keep_mask(), field.number_mask(), field.mask());
-    let keep = field.keep(id).0;
-    let counted = |way: &str| {
-        // What is not IPv4 is IPv6: not asked.
-        [
-            format!("meta nfproto ipv4 counter name {way}4_{id} accept"),
-            format!("counter name {way}6_{id}"),
-        ]
-    };
-    let [out4, out6] = counted("out");
-    chain(text, &format!("keep{id}"), &[set_mark(field, field.keep(id)), out4, out6]);
+    for family in Family::BOTH {
+        keeping_chain(text, field, id, family);
+        leaving_chains(text, field, id, wan, family);
+    }
     // Packets that speak for no flow that waits for an answer - our own refusals of scans, and
     // strays, whose other half does not pass here - would look like a WAN that does not answer.
     chain(text, &format!("uncounted{id}"), &[set_mark(field, field.keep(id))]);
     placing_chains(text, field, id);
-    chain(text, &format!("back{id}"), &counted("back"));
+    // What is not IPv4 is IPv6: not asked.
+    let back = [
+        format!("meta nfproto ipv4 counter name back4_{id} accept"),
+        format!("counter name back6_{id}"),
+    ];
+    chain(text, &format!("back{id}"), &back);
     cut_chains(text, field, id);
-    let pin = format!("ct mark set ct mark & {rest:#x} | {keep:#x}");
     chain(
         text,
         &format!("from{id}"),
         &[
-            format!("ct mark & {number:#x} != 0 goto back{id}"),
+            format!("ct mark & {:#x} != 0 goto back{id}", field.number_mask()),
             // An answer to a probe.
-            format!("ct mark & {mask:#x} != 0 accept"),
+            format!("ct mark & {:#x} != 0 accept", field.mask()),
             // Somebody on the WAN's own subnet is answered as main says.
             set_mark(field, field.ask()),
             "fib saddr . mark oif exists goto neighbour".to_owned(),
-            pin.clone(),
+            pin(field, id),
             // What has no flow cannot be pinned, but is looked at all the same.
             "goto neighbour".to_owned(),
         ],
     );
-    let free = format!("ct mark & {mask:#x} == 0");
-    let is_probe = format!("meta mark & {mask:#x} == {keep:#x}");
-    let mut leave = vec![
-        // Probes carry W without NEW. Their flows get NEW without W: an answer does not pin them,
-        // they are not counted, and not among the flows to evacuate.
-        format!("{free} {is_probe} ct mark set ct mark & {rest:#x} | {:#x}", field.ask().0),
-        format!("{free} meta nfproto ipv4 {pin} counter name out4_{id}"),
-        format!("{free} {pin} counter name out6_{id}"),
-    ];
-    if wan.shared {
-        leave.push(format!("{MIDSTREAM} accept"));
-    }
-    leave.push(format!("goto near{id}"));
-    let mut near = Vec::new();
-    for (family, masquerades, rule) in [
-        ("ipv4", wan.nat == Nat::Masquerade, nat_rule("ip", wan.nat)),
-        ("ipv6", wan.nat6 == Nat::Masquerade, nat_rule("ip6", wan.nat6)),
-    ] {
-        // Where the interface leads to another WAN too, an address there may be that one's.
-        if masquerades && !(wan.twin && family == "ipv4") {
-            // A second address of the WAN that somebody has bound to is right as it is.
-            near.push(format!("meta nfproto {family} fib saddr . oif type local return"));
-        }
-        near.push(format!("meta nfproto {family} {rule}"));
-    }
-    chain(text, &format!("near{id}"), &near);
-    chain(text, &format!("leave{id}"), &leave);
     let mtu = wan.mtu.clamp(576, 65535);
     chain(
         text,
@@ -223,6 +190,52 @@ fn wan_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape) {
             format!("meta nfproto ipv6 tcp option maxseg size set {}", mtu - 60),
         ],
     );
+}
+
+/// Says in conntrack by which WAN the flow leaves.
+fn pin(field: MarkField, id: WanId) -> String {
+    format!("ct mark set ct mark & {:#x} | {:#x}", field.keep_mask(), field.keep(id).0)
+}
+
+/// The packet of a known flow.
+fn keeping_chain(text: &mut String, field: MarkField, id: WanId, family: Family) {
+    let digit = family.digit();
+    let counter = format!("counter name out{digit}_{id}");
+    chain(text, &format!("keep{digit}_{id}"), &[set_mark(field, field.keep(id)), counter]);
+}
+
+/// The first packet of a flow, as it leaves.
+fn leaving_chains(text: &mut String, field: MarkField, id: WanId, wan: &WanShape, family: Family) {
+    let (digit, mask, keep) = (family.digit(), field.mask(), field.keep(id).0);
+    let free = format!("ct mark & {mask:#x} == 0");
+    let mut leave = vec![
+        // Probes carry W without NEW. Their flows get NEW without W: an answer does not pin them,
+        // they are not counted, and not among the flows to evacuate.
+        format!(
+            "meta mark & {mask:#x} == {keep:#x} {free} ct mark set ct mark & {:#x} | {:#x}",
+            field.keep_mask(),
+            field.ask().0
+        ),
+        format!("{free} {} counter name out{digit}_{id}", pin(field, id)),
+    ];
+    if wan.shared {
+        leave.push(format!("{MIDSTREAM} accept"));
+    }
+    leave.push(format!("goto near{digit}_{id}"));
+    let (masquerades, translation) = match family {
+        Family::Ipv4 => (wan.nat == Nat::Masquerade, nat_rule("ip", wan.nat)),
+        Family::Ipv6 => (wan.nat6 == Nat::Masquerade, nat_rule("ip6", wan.nat6)),
+    };
+    let mut near = Vec::new();
+    // Where the interface leads to another WAN too, an address there may be that one's.
+    if masquerades && !(wan.twin && family == Family::Ipv4) {
+        // A second address of the WAN that somebody has bound to is right as it is. What is
+        // forwarded came in by some interface, and has no address of ours.
+        near.push("iif 0 fib saddr . oif type local return".to_owned());
+    }
+    near.push(translation);
+    chain(text, &format!("near{digit}_{id}"), &near);
+    chain(text, &format!("leave{digit}_{id}"), &leave);
 }
 
 fn placing_chains(text: &mut String, field: MarkField, id: WanId) {
@@ -246,15 +259,16 @@ fn cut_chains(text: &mut String, field: MarkField, id: WanId) {
             "drop".to_owned(),
         ],
     );
-    chain(
-        text,
-        &format!("cut_keep{id}"),
-        &[
-            format!("meta nfproto ipv4 iif @lans counter name out4_{id} drop"),
-            format!("iif @lans counter name out6_{id} drop"),
-            format!("goto keep{id}"),
-        ],
-    );
+    for digit in Family::BOTH.map(Family::digit) {
+        chain(
+            text,
+            &format!("cut_keep{digit}_{id}"),
+            &[
+                format!("iif @lans counter name out{digit}_{id} drop"),
+                format!("goto keep{digit}_{id}"),
+            ],
+        );
+    }
 }
 
 fn nat_rule<A: std::fmt::Display>(family: &str, nat: Nat<A>) -> String {
@@ -328,7 +342,7 @@ fn picking_chains(text: &mut String, shape: &Shape) {
         };
         let mut rules = vec![
             gone_rule(ip, digit),
-            NOT_FORWARDED.to_owned(),
+            not_forwarded(digit).to_owned(),
             ask.clone(),
             // A LAN, a VPN, a static route, the WAN's own subnet: not for us to decide.
             "fib daddr . mark oif exists goto unmark".to_owned(),
@@ -345,7 +359,7 @@ fn picking_chains(text: &mut String, shape: &Shape) {
     for (digit, ip, translated) in [("4", "ip", translated4), ("6", "ip6", translated6)] {
         let mut rules = vec![
             gone_rule(ip, digit),
-            NOT_FORWARDED.to_owned(),
+            not_forwarded(digit).to_owned(),
             ask.clone(),
             "fib daddr . mark oif exists goto unmark".to_owned(),
         ];
@@ -355,6 +369,15 @@ fn picking_chains(text: &mut String, shape: &Shape) {
         // What belongs to no flow is not translated; an address of the LAN is of no use outside.
         rules.push(if translated { "drop" } else { "goto unmark" }.to_owned());
         chain(text, &format!("strays{digit}"), &rules);
+    }
+}
+
+/// Lets go what is meant for the router, or for many. Each kind is named for IPv6: an address to
+/// which no route leads is of none of them there, nor is it unicast.
+fn not_forwarded(digit: &str) -> &'static str {
+    match digit {
+        "4" => "fib daddr type != unicast return",
+        _ => "fib daddr type { local, anycast, multicast } return",
     }
 }
 
@@ -497,11 +520,12 @@ fn output_rules(shape: &Shape) -> Vec<String> {
 
 fn leaving_rules() -> Vec<String> {
     [
+        // First what most flows are. A multicast address is its own next hop, no gateway's.
+        "oif . rt ip nexthop vmap @out_via4",
         // Multicast, and what speaks for the link alone (DHCPv6), keeps its source.
         "ip daddr 224.0.0.0/4 return",
         "ip6 daddr ff00::/8 return",
         "ip6 saddr fe80::/10 return",
-        "oif . rt ip nexthop vmap @out_via4",
         "oif . rt ip6 nexthop vmap @out_via6",
         "meta nfproto ipv4 oif vmap @out_by4",
         "meta nfproto ipv6 oif vmap @out_by6",

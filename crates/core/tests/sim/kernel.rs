@@ -313,8 +313,10 @@ impl Kernel {
         }
         for (name, map) in &self.is.nft.maps {
             for (key, chain) in map {
-                let digits: String = chain.chars().filter(char::is_ascii_digit).collect();
-                let named = digits.parse().map_or(true, |n| known.contains(&WanId(n)));
+                // The chain of a WAN ends with its number; an address is no chain.
+                let number = chain.rsplit(|c: char| !c.is_ascii_digit()).next();
+                let number = number.filter(|_| !chain.contains('.')).and_then(|n| n.parse().ok());
+                let named = number.is_none_or(|n| known.contains(&WanId(n)));
                 let device = match key {
                     Key::DeviceIpv4(device, _) | Key::DeviceIpv6(device, _) => Some(*device),
                     Key::DeviceMac(device, _) => Some(*device),

@@ -165,8 +165,8 @@ fn our_table() -> Step {
         for slot in 0..256 {
             put(&format!("slots{digit}"), Key::Number(slot), "place1");
         }
-        put(&format!("restore{digit}"), Key::Number(PINNED), "keep1");
-        put(&format!("out_by{digit}"), wan, "leave1");
+        put(&format!("restore{digit}"), Key::Number(PINNED), &format!("keep{digit}_1"));
+        put(&format!("out_by{digit}"), wan, &format!("leave{digit}_1"));
     }
     put("from_wan", wan, "from1");
     put("lans", lan, "");
@@ -180,10 +180,11 @@ fn our_table() -> Step {
 
 /// The one WAN is lost for a family.
 pub(crate) fn lose(kernel: &mut Kernel, family: Family) {
+    let digit = family.digit();
     let change = ElementChange {
-        map: format!("restore{}", family.digit()),
+        map: format!("restore{digit}"),
         key: Key::Number(PINNED),
-        old: Some("keep1".to_owned()),
+        old: Some(format!("keep{digit}_1")),
         new: Some("lost".to_owned()),
     };
     kernel.apply(&Step::ChangeElements(vec![change])).expect("there is such a chain");

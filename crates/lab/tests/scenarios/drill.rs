@@ -105,7 +105,7 @@ fn while_a_wan_is_cut_off_no_flow_of_a_lan_gets_a_word_through() -> Result<()> {
         let _drill = spawn(&topology, &daemon)?;
         until(DEADLINE, "the cut", || {
             let text = topology.router().run("nft list map inet anywan restore6")?;
-            ensure!(text.contains("cut_keep1"), "{text}");
+            ensure!(text.contains("cut_keep6_1"), "{text}");
             Ok(())
         })?;
         daemon.signal(Signal::STOP)?;

@@ -23,7 +23,7 @@ fn a_drained_wan_gets_no_new_flows_and_its_own_are_not_lost() {
     world.seconds(5);
     drain(&mut world, 1, true);
     assert_eq!(world.serving(Family::Ipv4), [2]);
-    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x100_0000)], "keep1");
+    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x100_0000)], "keep4_1");
     assert_eq!(world.evacuated, []);
     assert!(world.engine.status(&|_| String::new()).wans[0].drained);
     drain(&mut world, 1, false);
@@ -117,7 +117,7 @@ fn a_drill_cuts_by_elements_alone_is_noticed_by_probes_and_undone_in_time() {
     world.engine.handle(Event::Drill { wan: id, span }, world.now);
     world.turn();
     assert_eq!(world.kernel.nft.maps["from_wan"][&Key::Number(11)], "cut_from1");
-    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x100_0000)], "cut_keep1");
+    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x100_0000)], "cut_keep4_1");
     assert!(world.carried_out.iter().all(|step| matches!(step, Step::ChangeElements(_))));
     assert_eq!(world.engine.plan_drill("wan2").unwrap_err().code, "drill.running");
     world.alive.remove(&id);
