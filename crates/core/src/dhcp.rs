@@ -99,7 +99,7 @@ pub struct Client {
     /// The last lease; in force only where `in_force` says so.
     lease: Option<Lease>,
     in_force: bool,
-    /// A server has said something in this run.
+    /// Something came of what servers said in this run: a lease, or none.
     decided: bool,
     renew: Moment,
     rebind: Moment,
@@ -144,7 +144,7 @@ impl Client {
         self.lease.as_ref()
     }
 
-    /// Whether a server has said something in this run, or a lease is known.
+    /// Whether something has come of what servers said in this run, or a lease is known.
     pub fn is_decided(&self) -> bool {
         self.decided || self.lease.is_some()
     }
@@ -256,7 +256,8 @@ impl Client {
         if same {
             self.bind(granted, now);
         } else {
-            self.decided = true;
+            // Not decided before it is checked: without notes, an address of ours that the link has
+            // may be this very one, with flows on it.
             self.enter(State::Checking { granted, until: now + CHECK }, now);
         }
     }

@@ -235,6 +235,7 @@ impl Engine {
                 self.stale |= replace(&mut self.observed.sysctls_before, before);
             }
             Event::Cpus(cpus) => self.stale |= replace(&mut self.observed.cpus, cpus),
+            Event::Followed(yes) => self.stale |= replace(&mut self.observed.followed, yes),
             Event::Nft(nft) => {
                 self.read.nft = true;
                 self.stale |= replace(&mut self.observed.nft, nft);
@@ -323,7 +324,11 @@ impl Engine {
 
     /// The next step to carry out, in order.
     pub fn poll_step(&mut self) -> Option<Step> {
-        self.steps.pop_front()
+        let step = self.steps.pop_front();
+        if let Some(Step::TakeResolvConf { .. }) = step {
+            self.claims.put();
+        }
+        step
     }
 
     /// The next question to ask; to be polled when there are no steps left.

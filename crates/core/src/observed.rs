@@ -50,6 +50,9 @@ pub struct Observed {
     pub cpus: Cpus,
     /// Our nftables table.
     pub nft: Nft,
+    /// Somebody else is told how flows begin and change (conntrackd, `conntrack -E`).
+    #[serde(default)]
+    pub followed: bool,
     /// What dialling depends on.
     #[serde(default)]
     pub dialling: Dialling,
@@ -59,7 +62,7 @@ pub struct Observed {
     /// What DHCP servers have given to WANs, as long as it is in force.
     #[serde(default)]
     pub leases: BTreeMap<WanId, Lease>,
-    /// WANs about which no DHCP server has said anything yet.
+    /// WANs of which nothing has come yet of what DHCP servers say.
     #[serde(default)]
     pub undecided: BTreeSet<WanId>,
     /// The resolvers that somebody was told of.
@@ -324,7 +327,7 @@ const fn set(name: &'static str) -> MapSpec {
 
 /// All maps and sets of our table; everything that changes while the configuration stays the same
 /// is an element of one of them.
-pub const MAPS: [MapSpec; 19] = [
+pub const MAPS: [MapSpec; 20] = [
     map("slots4", KeyKind::Number),
     map("slots6", KeyKind::Number),
     map("restore4", KeyKind::Number),
@@ -344,6 +347,7 @@ pub const MAPS: [MapSpec; 19] = [
     set("lans"),
     set("guarded"),
     set("outside"),
+    set("unfollowed"),
 ];
 
 /// The elements of every map that a table without any has.

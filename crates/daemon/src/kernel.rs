@@ -134,6 +134,7 @@ impl Kernel {
             resolv_conf: anywan_core::observed::ResolvConf::default(),
             dialling: Dialling::default(),
             lent: BTreeSet::new(),
+            followed: conntrack::followed(),
         })
     }
 

@@ -119,6 +119,9 @@ fn devices(
         return;
     }
     put("outside", key, String::new());
+    if !basis.observed.followed {
+        put("unfollowed", key, String::new());
+    }
     for family in Family::BOTH {
         ways_out(id, family, facts, device, put);
     }

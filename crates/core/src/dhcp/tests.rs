@@ -121,7 +121,9 @@ fn from_nothing_to_a_lease_in_four_messages_and_a_check() {
     assert_eq!(request.xid, trial.sent[0].xid);
     trial.say(Verdict::Ack, |_| {});
     assert!(trial.client.lease().is_none(), "not before it was checked");
+    assert!(!trial.client.is_decided(), "nor is the address given up that a restart may find");
     trial.pass(seconds(1));
+    assert!(trial.client.is_decided());
     assert_eq!(trial.checked, [OWN; 3]);
     let lease = trial.client.lease().expect("a lease");
     assert_eq!((lease.prefix, lease.gateway), (24, Some(SERVER)));

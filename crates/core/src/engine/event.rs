@@ -52,6 +52,8 @@ pub enum Event {
     Cpus(Cpus),
     /// Our nftables table.
     Nft(Nft),
+    /// Whether somebody else is told how flows begin and change.
+    Followed(bool),
     /// The fate of a probe.
     Probe(ProbeResult),
     /// What a resolver said to [`Ask::Consult`](crate::steps::Ask::Consult), or nothing.

@@ -25,6 +25,8 @@ const PAUSE: Duration = Duration::from_secs(5 * 60);
 pub(super) struct Claims {
     /// How often in a row, and when last, somebody replaced ours.
     lost: Option<(u32, Moment)>,
+    /// Ours was put there, and the file has not been read since.
+    put: bool,
     rest: Option<Rest>,
 }
 
@@ -54,7 +56,13 @@ impl Claims {
         }
     }
 
+    /// Ours is put there. Who watches the file may replace it before it is read back.
+    pub(super) fn put(&mut self) {
+        self.put = true;
+    }
+
     pub(super) fn fail(&mut self, error: String, now: Moment) {
+        self.put = false;
         self.rest = Some(Rest { until: now + PAUSE, why: Why::Failure(error) });
     }
 
@@ -114,7 +122,8 @@ impl Engine {
     }
 
     pub(super) fn take_resolv_conf(&mut self, found: ResolvConf, now: Moment) {
-        let was_ours = matches!(self.observed.resolv_conf.file, ResolvFile::Ours(_));
+        let read_ours = matches!(self.observed.resolv_conf.file, ResolvFile::Ours(_));
+        let was_ours = std::mem::take(&mut self.claims.put) || read_ours;
         if let ResolvFile::Others(writer) = found.file {
             if was_ours && !self.leaving && self.wanted_resolv_conf().is_some() {
                 self.claims.lose(writer, now);

@@ -1,10 +1,12 @@
 //! Evacuates the flows of a lost WAN from conntrack. In: a family, and the mark by which they are
 //! known. Out: how many entries were deleted. Established TCP stays: it is reset by its own next
 //! packet, and a deleted entry would only be made anew by it, on the wrong WAN. The part
-//! `untranslated` does the same for flows that began while our table was gone.
+//! `untranslated` does the same for flows that began while our table was gone; `followed` says who else
+//! listens.
 
 mod destroyed;
 mod flows;
+mod followed;
 mod release;
 mod resumed;
 mod untranslated;
@@ -18,6 +20,7 @@ use super::wire::{Attributes, Writer};
 pub(crate) use destroyed::destroyed;
 pub use destroyed::{Destroyed, Gone};
 pub(crate) use flows::{established, waiting};
+pub(crate) use followed::followed;
 pub(crate) use release::{delete_released, lingering};
 pub(crate) use resumed::forget as forget_resumed;
 pub(crate) use untranslated::forget as forget_untranslated;

@@ -124,6 +124,7 @@ impl Daemon {
             Event::Neighbours(now.neighbours),
             Event::Rules { ours: now.rules, foreign: now.foreign_rules },
             Event::Nft(now.nft),
+            Event::Followed(now.followed),
             Event::Sysctls { now: now.sysctls, before: now.sysctls_before },
             Event::Children(self.children.running()),
             Event::ResolvConf(self.resolv_conf.read()),

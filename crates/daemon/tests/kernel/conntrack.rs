@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use anywan_core::names::Family;
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_NETFILTER;
 
 use crate::net::{fresh_network, open, pair, run};
 
@@ -72,6 +74,27 @@ fn thousands_of_flows_go_in_one_call() {
         }
         let deleted = open(state).evacuate(Family::Ipv4, 0x500_0000, 0x7f00_0000);
         assert_eq!(deleted.expect("allowed"), 5000);
+    });
+}
+
+#[test]
+fn whoever_is_told_of_new_or_changed_flows_is_noticed() {
+    fresh_network(|state| {
+        let mut kernel = open(state);
+        let mut followed = || kernel.observe::<&str>([]).expect("readable").followed;
+        assert!(!followed());
+        for (group, counts) in [
+            (libc::NFNLGRP_CONNTRACK_NEW, true),
+            (libc::NFNLGRP_CONNTRACK_UPDATE, true),
+            (libc::NFNLGRP_CONNTRACK_DESTROY, false),
+        ] {
+            let mut socket = Socket::new(NETLINK_NETFILTER).expect("a socket");
+            socket.bind_auto().expect("an address");
+            socket.add_membership(group.unsigned_abs()).expect("a group");
+            assert_eq!(followed(), counts, "group {group}");
+            drop(socket);
+            assert!(!followed());
+        }
     });
 }
 

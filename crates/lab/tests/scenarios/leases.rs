@@ -133,10 +133,14 @@ fn killed_and_restarted_the_lease_stays_and_no_flow_is_lost() -> Result<()> {
     ensure!(daemon.terminate()? == 0, "it ends");
     ensure!(shown(&topology)?.contains("192.168.102.2/24"), "stopping keeps the lease");
     // Without its notes it keeps the address too, until a server has said something.
-    std::fs::remove_file(daemon.path("state").join("leases.json"))?;
+    let notes = daemon.path("state").join("leases.json");
+    std::fs::remove_file(&notes)?;
     daemon.launch()?;
+    until(DEADLINE, "a lease anew", || {
+        std::fs::read(&notes).map(drop).with_context(|| server.log())
+    })?;
     wait_address(&daemon, subnet(2), subnet(1))?;
-    ensure_all_kept(talking)?;
+    ensure_all_kept(talking).with_context(|| daemon.log_tail())?;
     let log = server.log();
     ensure!(!log.contains("DHCPRELEASE") && !log.contains("DHCPDECLINE"), "{log}");
     Ok(())

@@ -17,6 +17,7 @@ mod drill;
 mod established;
 mod faults;
 mod flapping;
+mod followed;
 mod inbound;
 mod interfaces;
 mod keeping;

@@ -125,6 +125,23 @@ fn who_replaces_it_is_put_right_and_told_and_left_alone_in_the_end() {
 }
 
 #[test]
+fn who_replaces_it_faster_than_it_is_read_back_is_left_alone_all_the_same() {
+    let mut world = house();
+    world.kernel.resolv_conf.file = ResolvFile::Others(Writer::NetworkManager);
+    let mut puts = 0;
+    // Ours is written, and replaced at once: nobody ever reads it.
+    for _ in 0..120 {
+        world.now = world.now + Duration::from_secs(1);
+        world.tell_facts();
+        world.engine.advance(world.now);
+        let steps = std::iter::from_fn(|| world.engine.poll_step());
+        puts += steps.filter(|step| matches!(step, Step::TakeResolvConf { .. })).count();
+    }
+    assert_eq!(puts, 4);
+    assert_eq!(codes(&world), ["dns.resolv-conf-contested"]);
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_told_and_holds_nothing_up() {
     let mut world = house();
     world.kernel.resolv_conf.file = ResolvFile::Others(Writer::Unknown);
