@@ -190,8 +190,8 @@ pub struct Rule {
     pub mark: Option<(u32, u32)>,
     /// `not`: the whole selector is inverted.
     pub invert: bool,
-    /// The source address (a host) that a packet must have.
-    pub source: Option<IpAddr>,
+    /// The network that a packet's source address must be in.
+    pub source: Option<IpNet>,
     /// What it does.
     pub action: RuleAction,
 }

@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::Basis;
 use crate::facts::{WanFacts, numbered};
-use crate::names::{Family, MarkField, PROTOCOL, RulePriority, TableId, WanId};
+use crate::names::{Family, IfIndex, MarkField, PROTOCOL, RulePriority, TableId, WanId};
 use crate::observed::{Hop, Route, Rule, RuleAction};
 
 /// The metric of the one route in a WAN's table and of the first in `balance`.
@@ -23,6 +25,8 @@ const LINEAR_MAX: usize = 4;
 /// Own addresses per WAN and family that get a source rule: a host with privacy addresses has a
 /// handful.
 const SOURCES_MAX: usize = 8;
+/// Networks of LANs and family that get past those rules by one of their own.
+const LANS_MAX: usize = 8;
 /// Marks on Tailscale's own packets, which its rule at 5210 would send by main's default route.
 const TAILSCALE: (u32, u32) = (0x0008_0000, 0x00ff_0000);
 
@@ -33,6 +37,7 @@ const NEW: u32 = 890;
 const GUARD: u32 = 891;
 const MAIN: u32 = 900;
 const ASKED: u32 = 901;
+const LANS: u32 = 902;
 const SOURCES: u32 = 910;
 const OTHERS: u32 = 990;
 /// The high block: right before main, and, being added later, behind whoever else is there.
@@ -137,7 +142,13 @@ fn family_rules(basis: Basis<'_>, family: Family) -> Vec<Rule> {
     let wans: Vec<WanId> = basis.facts.keys().copied().collect();
     let mut next = low + MARKS;
     mark_tree(basis, family, field, &wans, &mut next, &mut rules);
-    rules.extend(source_rules(basis, family, low));
+    let sources = source_rules(basis, family, low);
+    if sources.len() > LINEAR_MAX {
+        let networks = lan_networks(basis, family, &sources).into_iter().take(LANS_MAX);
+        let past = at(LANS, None, RuleAction::Goto(RulePriority(low + OTHERS)));
+        rules.extend(networks.map(|network| Rule { source: Some(network), ..past.clone() }));
+    }
+    rules.extend(sources);
     rules
 }
 
@@ -195,6 +206,23 @@ fn split(wans: &[WanId]) -> (u8, Vec<WanId>, Vec<WanId>) {
     (bit, low, high)
 }
 
+/// The networks of LANs, unless a WAN that has one of these rules has its address there. The kernel
+/// looks up the way back for each packet that a WAN brings: it would compare the LAN's host with the
+/// address of every WAN.
+fn lan_networks(basis: Basis<'_>, family: Family, sources: &[Rule]) -> BTreeSet<IpNet> {
+    let lans = basis.config.lans.iter();
+    let devices: BTreeSet<IfIndex> =
+        lans.filter_map(|lan| Some(basis.observed.link_named(&lan.interface)?.0)).collect();
+    let own = basis.observed.addresses.iter();
+    own.filter(|a| a.global && Family::of(a.address) == family && devices.contains(&a.device))
+        .filter_map(|a| Some(IpNet::new(a.address, a.prefix).ok()?.trunc()))
+        .filter(|network| {
+            let has = |rule: &Rule| rule.source.is_some_and(|source| network.contains(&source));
+            !sources.iter().any(has)
+        })
+        .collect()
+}
+
 /// Whoever binds to a WAN's own address leaves by that WAN, as long as it works. An address that
 /// several WANs have says nothing.
 fn source_rules(basis: Basis<'_>, family: Family, low: u32) -> Vec<Rule> {
@@ -217,7 +245,7 @@ fn source_rules(basis: Basis<'_>, family: Family, low: u32) -> Vec<Rule> {
             priority: RulePriority(low + SOURCES + u32::from(id.0)),
             mark: None,
             invert: false,
-            source: Some(address),
+            source: Some(IpNet::from(address)),
             action: RuleAction::Lookup(table_of(basis, id)),
         })
         .collect()

@@ -98,7 +98,10 @@ impl fmt::Display for Rule {
             f.write_str(" not")?;
         }
         if let Some(source) = self.source {
-            write!(f, " from {source}")?;
+            match source.prefix_len() == source.max_prefix_len() {
+                true => write!(f, " from {}", source.addr())?,
+                false => write!(f, " from {source}")?,
+            }
         }
         if let Some((mark, mask)) = self.mark {
             write!(f, " fwmark {mark:#x}/{mask:#x}")?;

@@ -334,9 +334,9 @@ impl Kernel {
 }
 
 fn matches(rule: &Rule, mark: Mark) -> bool {
-    // Forwarded packets do not come from our own addresses.
-    let selected =
-        rule.source.is_none() && rule.mark.is_none_or(|(value, mask)| mark.0 & mask == value);
+    // Forwarded packets come from the networks of LANs, not from our own addresses.
+    let from = rule.source.is_none_or(|source| source.prefix_len() < source.max_prefix_len());
+    let selected = from && rule.mark.is_none_or(|(value, mask)| mark.0 & mask == value);
     selected != rule.invert
 }
 

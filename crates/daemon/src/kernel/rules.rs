@@ -2,10 +2,10 @@
 //! rules (without our protocol number) and those that no [`Rule`] can say are left out.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use anywan_core::names::{Family, PROTOCOL, RulePriority, TableId};
 use anywan_core::observed::{Rule, RuleAction};
+use ipnet::IpNet;
 
 use super::error::{KernelError, Refused};
 use super::socket::Conn;
@@ -121,15 +121,14 @@ pub(crate) fn rule(payload: &[u8]) -> Option<Rule> {
     if protocol != Some(PROTOCOL) || foreign || value(FRA_SUPPRESS_IFGROUP).unwrap_or(OFF) != OFF {
         return None;
     }
-    let (family, host) = match i32::from(family) {
-        libc::AF_INET => (Family::Ipv4, 32),
-        libc::AF_INET6 => (Family::Ipv6, 128),
+    let family = match i32::from(family) {
+        libc::AF_INET => Family::Ipv4,
+        libc::AF_INET6 => Family::Ipv6,
         _ => return None,
     };
     let source = match source_bits {
         0 => None,
-        bits if bits == host => Some(attributes.clone().find(FRA_SRC)?.ip()?),
-        _ => return None,
+        bits => Some(IpNet::new(attributes.clone().find(FRA_SRC)?.ip()?, bits).ok()?),
     };
     let table = TableId(value(FRA_TABLE).unwrap_or(u32::from(table)));
     let action = match (action, value(FRA_SUPPRESS_PREFIXLEN).unwrap_or(OFF)) {
@@ -205,11 +204,7 @@ fn message(kind: u16, flags: u16, rule: &Rule) -> Writer {
         RuleAction::Goto(_) => (GOTO, OFF),
         RuleAction::Unreachable => (UNREACHABLE, OFF),
     };
-    let source_bits = match rule.source {
-        None => 0,
-        Some(IpAddr::V4(_)) => 32,
-        Some(IpAddr::V6(_)) => 128,
-    };
+    let source_bits = rule.source.map_or(0, |source| source.prefix_len());
     let mut header = [number(rule.family), 0, source_bits, 0, 0, 0, 0, action, 0, 0, 0, 0];
     header[8..].copy_from_slice(&(if rule.invert { INVERT } else { 0 }).to_ne_bytes());
     let mut message = Writer::message(kind, flags, &header);
@@ -220,7 +215,7 @@ fn message(kind: u16, flags: u16, rule: &Rule) -> Writer {
         message.put_u32(FRA_FWMASK, mask);
     }
     if let Some(source) = rule.source {
-        message.put_ip(FRA_SRC, source);
+        message.put_ip(FRA_SRC, source.addr());
     }
     match rule.action {
         RuleAction::Lookup(table) | RuleAction::LookupNoDefault(table) => {

@@ -5,11 +5,16 @@ use std::net::IpAddr;
 use anywan_core::names::{Family, RulePriority, TableId};
 use anywan_core::observed::{Rule, RuleAction};
 use anywan_core::steps::Step;
+use ipnet::IpNet;
 
 use crate::net::{contract, fresh_network, observe, open, run};
 
 fn rules(family: Family, source: &str) -> Vec<Rule> {
-    let source: IpAddr = source.parse().expect("an address");
+    let source = IpNet::from(source.parse::<IpAddr>().expect("an address"));
+    let network = match family {
+        Family::Ipv4 => "192.168.0.0/20",
+        Family::Ipv6 => "2001:db8::/56",
+    };
     let plain = |priority, action| Rule {
         family,
         priority: RulePriority(priority),
@@ -28,6 +33,10 @@ fn rules(family: Family, source: &str) -> Vec<Rule> {
         Rule { mark: Some((0, 0x3f00_0000)), ..plain(1002, RuleAction::Unreachable) },
         Rule { mark: Some((0, 0x3f00_0000)), invert: true, ..plain(1101, RuleAction::Unreachable) },
         Rule { source: Some(source), ..plain(1302, RuleAction::Lookup(TableId(102))) },
+        Rule {
+            source: Some(network.parse().expect("a network")),
+            ..plain(1301, RuleAction::Goto(RulePriority(31000)))
+        },
         Rule {
             source: Some(source),
             mark: Some((0x4000_0000, 0x4000_0000)),
