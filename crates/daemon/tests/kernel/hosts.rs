@@ -198,7 +198,8 @@ pub(crate) fn wake_all(kernel: &mut Kernel, flows: &[TcpFlow]) {
         assert!(std::time::Instant::now() < end, "{} clients could not be woken", rest.len());
         let done = kernel.wake(rest, ask()).expect("root");
         rest = &rest[done..];
-        thread::yield_now();
+        // As `Kernel::wake` asks: or queues on the way overflow.
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
