@@ -14,7 +14,7 @@ use crate::report::{Page, median};
 const TURNS: usize = 40;
 const SPAN: Duration = Duration::from_millis(300);
 /// Connections are counted in short turns, many of them: the speed of a shared machine drifts.
-const SHORT_TURNS: usize = 400;
+const SHORT_TURNS: usize = 1000;
 const SHORT: Duration = Duration::from_millis(30);
 
 struct Contestant {

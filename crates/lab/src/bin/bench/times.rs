@@ -108,12 +108,26 @@ fn set_apart(topology: &Topology, daemon: &Daemon) -> Result<()> {
 /// What it costs while nothing happens.
 pub(crate) fn idle(page: &mut Page) -> Result<()> {
     let note = format!(
-        "Three WANs with both families, probed every second; {} s. In this lab who sends a packet also does the work \
-         of the machines that it comes to, up to the answer: they are given another CPU than the daemon has.",
+        "Three WANs, probed every second; {} s. In this lab who sends a packet also does the work of the machines \
+         that it comes to, up to the answer: they are given another CPU than the daemon has.",
         IDLE.as_secs()
     );
-    page.table("Idle", &note, &["what", "value"]);
-    let topology = Spec::routed(3).wan(1, |wan| wan.families = Families::Dual).build()?;
+    let columns =
+        ["WANs with", "CPU, of one core", "VmRSS", "RssAnon", "threads", "children started"];
+    page.table("Idle", &note, &columns);
+    for (what, families) in [("IPv4", Families::V4), ("both families", Families::Dual)] {
+        let mut row = vec![what.to_owned()];
+        row.extend(idle_with(families)?);
+        page.row(&row);
+    }
+    page.end();
+    Ok(())
+}
+
+fn idle_with(families: Families) -> Result<Vec<String>> {
+    let spec = (1..=3)
+        .fold(Spec::routed(3), |spec, number| spec.wan(number, |wan| wan.families = families));
+    let topology = spec.build()?;
     let config = Config::of(&topology).health("interval", r#""1s""#).health("hold", r#""10s""#);
     let daemon = Daemon::start_up(&topology, &config)?;
     set_apart(&topology, &daemon)?;
@@ -133,16 +147,13 @@ pub(crate) fn idle(page: &mut Page) -> Result<()> {
     let (cpu_before, children_before) = (cpu()?, children()?);
     sleep(IDLE);
     let percent = (cpu()? - cpu_before) / IDLE.as_secs_f64() * 100.0;
-    page.row(&["CPU, of one core".to_owned(), format!("{percent:.3} %")]);
+    let mut cells = vec![format!("{percent:.3} %")];
     for key in ["VmRSS", "RssAnon", "Threads"] {
         let status = read("status")?;
         let line = status.lines().find(|l| l.starts_with(key)).unwrap_or_default();
-        let value = line.split_once(':').map_or("?", |(_, value)| value.trim());
-        page.row(&[key.to_owned(), value.to_owned()]);
+        cells.push(line.split_once(':').map_or("?", |(_, value)| value.trim()).to_owned());
     }
     // The page faults of children that have ended: any fork would show there.
-    let forked = if children()? == children_before { "none" } else { "some" };
-    page.row(&["children started".to_owned(), forked.to_owned()]);
-    page.end();
-    Ok(())
+    cells.push(if children()? == children_before { "none" } else { "some" }.to_owned());
+    Ok(cells)
 }
