@@ -1,6 +1,8 @@
 //! Evacuates the flows of a lost WAN from conntrack. In: a family, and the mark by which they are
 //! known. Out: how many entries were deleted. Established TCP stays: it is reset by its own next
-//! packet, and a deleted entry would only be made anew by it, on the wrong WAN. The part
+//! packet, and a deleted entry would only be made anew by it, on the wrong WAN. But not what
+//! somebody's flowtable carries past all rules (nftables' `flow add`): with its entry that goes, too,
+//! and who hears of its end has it refused. The part
 //! `untranslated` does the same for flows that began while our table was gone; `followed` says who else
 //! listens.
 
@@ -15,7 +17,7 @@ use anywan_core::names::Family;
 
 use super::error::{KernelError, Refused};
 use super::socket::Conn;
-use super::wire::{Attributes, Writer};
+use super::wire::{Attribute, Attributes, Writer};
 
 pub(crate) use destroyed::destroyed;
 pub use destroyed::{Destroyed, Gone};
@@ -29,6 +31,7 @@ const NFGENMSG: usize = 4;
 const GET: i32 = 1;
 const DELETE: i32 = 2;
 const TUPLE_ORIG: u16 = 1;
+const STATUS: u16 = 3;
 const PROTOINFO: u16 = 4;
 const TIMEOUT: u16 = 7;
 const MARK: u16 = 8;
@@ -39,6 +42,8 @@ const TUPLE_PROTO: u16 = 2;
 const PROTO_NUM: u16 = 1;
 const PROTOINFO_TCP: u16 = 1;
 const TCP_STATE: u16 = 1;
+/// `IPS_OFFLOAD`.
+const OFFLOADED: u32 = 1 << 14;
 /// The states of a TCP flow that is not established yet: none, SYN_SENT, SYN_RECV and SYN_SENT2.
 const HALF_OPEN: [u8; 4] = [0, 1, 2, 9];
 /// How many entries are gathered in one round (some 120 bytes each), so that memory is bounded.
@@ -122,7 +127,7 @@ pub(crate) fn doomed(payload: &[u8]) -> Option<Entry> {
     let attributes = Attributes::after(payload, NFGENMSG);
     let tuple = attributes.clone().find(TUPLE_ORIG)?;
     let protocol = tuple.nested().find(TUPLE_PROTO)?.nested().find(PROTO_NUM)?;
-    if i32::from(*protocol.value.first()?) == libc::IPPROTO_TCP {
+    if i32::from(*protocol.value.first()?) == libc::IPPROTO_TCP && !is_offloaded(&attributes) {
         let tcp = attributes.clone().find(PROTOINFO)?.nested().find(PROTOINFO_TCP)?;
         let state = tcp.nested().find(TCP_STATE)?.value.first()?;
         if !HALF_OPEN.contains(state) {
@@ -130,6 +135,13 @@ pub(crate) fn doomed(payload: &[u8]) -> Option<Entry> {
         }
     }
     named(&attributes)
+}
+
+/// Whether a flowtable carries the flow of these attributes. Then it is established, and the kernel
+/// does not say its state (`ctnetlink_fill_info`), for it does not see it.
+fn is_offloaded(attributes: &Attributes<'_>) -> bool {
+    let status = attributes.clone().find(STATUS).and_then(Attribute::be32);
+    status.is_some_and(|status| status & OFFLOADED != 0)
 }
 
 fn named(attributes: &Attributes<'_>) -> Option<Entry> {
@@ -177,6 +189,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A TCP flow as the kernel tells of it, behind the header of its message.
+    fn told(status: u32, state: Option<u8>) -> Vec<u8> {
+        let mut message = Writer::message(message_type(GET), 0, &header(Family::Ipv4));
+        message.nest(TUPLE_ORIG, |w| w.nest(TUPLE_PROTO, |w| w.put(PROTO_NUM, &[6])));
+        message.put_be32(STATUS, status);
+        if let Some(state) = state {
+            message.nest(PROTOINFO, |w| w.nest(PROTOINFO_TCP, |w| w.put(TCP_STATE, &[state])));
+        }
+        message.put_be32(ID, 7);
+        message.bytes()[size_of::<libc::nlmsghdr>()..].to_vec()
+    }
+
+    #[test]
+    fn of_tcp_what_is_half_open_goes_and_what_a_flowtable_carries() {
+        let goes = |status, state| doomed(&told(status, state)).is_some();
+        assert!(goes(0, Some(1)) && !goes(0, Some(3)));
+        assert!(goes(OFFLOADED, None) && !goes(0, None));
+    }
 
     proptest! {
         #[test]

@@ -11,7 +11,7 @@ use super::super::socket::Conn;
 use super::super::wire::{Attribute, Attributes, Writer};
 use super::{
     GET, MARK, MARK_MASK, NFGENMSG, PROTO_NUM, PROTOINFO, PROTOINFO_TCP, TCP_STATE, TUPLE_ORIG,
-    TUPLE_PROTO, header, message_type,
+    TUPLE_PROTO, header, is_offloaded, message_type,
 };
 
 const TUPLE_REPLY: u16 = 2;
@@ -50,13 +50,16 @@ pub(crate) fn established(
     .map_err(|e| e.doing(format!("read the {family} TCP flows of mark {mark:#x}")))
 }
 
-/// The flow of a message, when it is TCP in a state in which a client may be waiting.
+/// The flow of a message, when it is TCP in a state in which a client may be waiting, or carried by a
+/// flowtable.
 pub(crate) fn waiting(payload: &[u8]) -> Option<TcpFlow> {
     let attributes = Attributes::after(payload, NFGENMSG);
-    let tcp = attributes.clone().find(PROTOINFO)?.nested().find(PROTOINFO_TCP)?;
-    let state = tcp.nested().find(TCP_STATE)?.value.first()?;
-    if !WAITING.contains(state) {
-        return None;
+    if !is_offloaded(&attributes) {
+        let tcp = attributes.clone().find(PROTOINFO)?.nested().find(PROTOINFO_TCP)?;
+        let state = tcp.nested().find(TCP_STATE)?.value.first()?;
+        if !WAITING.contains(state) {
+            return None;
+        }
     }
     let tuple = attributes.clone().find(TUPLE_ORIG)?;
     let proto = tuple.nested().find(TUPLE_PROTO)?;

@@ -9,14 +9,14 @@ use std::net::IpAddr;
 use anywan_core::names::{Family, IfIndex};
 
 use super::{
-    CHUNK, Entry, GET, MARK, NFGENMSG, ROUND, TUPLE_ORIG, delete, header, message_type, named,
+    CHUNK, Entry, GET, MARK, NFGENMSG, ROUND, STATUS, TUPLE_ORIG, delete, header, message_type,
+    named,
 };
 use crate::kernel::error::KernelError;
 use crate::kernel::socket::Conn;
 use crate::kernel::wire::{Attribute, Attributes, Writer};
 
 const TUPLE_REPLY: u16 = 2;
-const STATUS: u16 = 3;
 const TUPLE_IP: u16 = 1;
 /// The source in a tuple: `CTA_IP_V4_SRC`, `CTA_IP_V6_SRC`.
 const SOURCE: [u16; 2] = [1, 3];
