@@ -36,6 +36,11 @@ fn flows_that_a_flowtable_carries_are_told_when_their_wan_dies() -> Result<()> {
     let topology = Spec::routed(2).build()?;
     let config = Config::of(&topology).priorities(&[1, 2]);
     let daemon = Daemon::start_up(&topology, &config)?;
+    // Longer than is waited for: or the flowtable would give a silent flow up by itself.
+    topology.router().set_sysctls(&[
+        ("net.netfilter.nf_flowtable_tcp_timeout", "600"),
+        ("net.netfilter.nf_flowtable_udp_timeout", "600"),
+    ])?;
     topology.router().nft(FLOWTABLE).context(
         "flowtables are not in this kernel\n\nhint: this test runs in the VM: crates/lab/vm/run",
     )?;
