@@ -72,6 +72,9 @@ pub struct Table {
     pub shape: Shape,
     /// The elements of its maps.
     pub maps: BTreeMap<String, Elements>,
+    /// The routing table by which each chain that places flows has them sent.
+    #[serde(default)]
+    pub ways: BTreeMap<String, TableId>,
 }
 
 /// What the chains of our table depend on: the configuration, and little else, so that they are
@@ -144,7 +147,11 @@ pub fn desire(basis: Basis<'_>) -> Desired {
         cpus: cpu::values(basis.config, basis.observed),
         restore_cpus: cpu::obsolete(basis),
         parting: BTreeSet::new(),
-        table: Some(Table { shape: shape(basis), maps: maps::maps(basis) }),
+        table: Some(Table {
+            shape: shape(basis),
+            maps: maps::maps(basis),
+            ways: maps::ways(basis),
+        }),
         children: BTreeMap::new(),
         resolv_conf: None,
     }

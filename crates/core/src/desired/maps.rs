@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Basis;
+use super::routing::table_of;
 use super::slots::deal;
 use crate::config::{Inbound, Wan};
 use crate::facts::WanFacts;
-use crate::names::{Family, IfIndex, WanId};
+use crate::names::{Family, IfIndex, TableId, WanId};
 use crate::observed::{Elements, Key, empty_maps};
 
 /// The elements of every map; maps without any are present and empty.
@@ -82,9 +83,19 @@ fn slots(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, Strin
         return;
     }
     for (slot, wan) in (0_u32..).zip(deal(basis.choice.get(family))) {
-        let chain = wan.map_or_else(|| "refuse".to_owned(), |id| format!("place{id}"));
+        let chain = wan.map_or_else(|| "refuse".to_owned(), placing);
         put(&name, Key::Number(slot), chain);
     }
+}
+
+/// The chain that places a flow on a WAN.
+fn placing(id: WanId) -> String {
+    format!("place{id}")
+}
+
+/// The routing tables by which flows go that are placed.
+pub(super) fn ways(basis: Basis<'_>) -> BTreeMap<String, TableId> {
+    basis.facts.keys().map(|id| (placing(*id), table_of(basis, *id))).collect()
 }
 
 fn restore(basis: Basis<'_>, family: Family, put: &mut impl FnMut(&str, Key, String)) {

@@ -11,7 +11,8 @@
 //! 5. our table, if it is not as we loaded it; otherwise elements: of flows that are found again
 //!    first, then the slots and all others in one transaction: from here on new connections go
 //!    where they should;
-//! 6. routes that replace one, old rules, old routes;
+//! 6. routes that replace one; then slots that lead to WANs whose way these are: a gateway may have
+//!    changed while nobody looked; old rules, old routes;
 //! 7. elements that say a WAN is lost: a client that is told to start anew finds the new way;
 //! 8. old addresses: the kernel forgets the flows that have them, and, with the last, the routes;
 //!    then parameters that go back;
@@ -38,7 +39,7 @@ const UNTOLD: Duration = Duration::from_secs(5);
 pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
     let (at_once, forwarding) = sysctls(observed, desired);
     let (put_first, put_later) = routes_to_put(observed, desired);
-    let (table, lost) = table(observed, desired.table.as_ref());
+    let (table, late, lost) = table(observed, desired.table.as_ref(), &put_later);
     let new_rules = desired.rules.difference(&observed.rules).cloned().map(Step::AddRule);
     let mut steps = at_once;
     let down = |device: &&IfIndex| observed.links.get(*device).is_some_and(|link| !link.up);
@@ -56,6 +57,9 @@ pub fn diff(observed: &Observed, desired: &Desired) -> Vec<Step> {
         steps.extend(forwarding);
     }
     steps.extend(put_later.into_iter().map(Step::PutRoute));
+    if !late.is_empty() {
+        steps.push(Step::ChangeElements(late));
+    }
     // The last first: so a packet never meets a refusal whose alternative is gone already.
     let old_rules: Vec<_> = observed.rules.difference(&desired.rules).cloned().collect();
     steps.extend(old_rules.into_iter().rev().map(Step::DeleteRule));
@@ -191,25 +195,37 @@ fn old_routes<'a>(
         .cloned()
 }
 
-/// Steps for the table, and the changes that have to wait until the routes are right.
-fn table(observed: &Observed, desired: Option<&Table>) -> (Vec<Step>, Vec<ElementChange>) {
+/// Steps for the table; the changes that wait for `routes` that are yet to be put; and those that
+/// wait until all routes are right.
+fn table(
+    observed: &Observed,
+    desired: Option<&Table>,
+    routes: &[Route],
+) -> (Vec<Step>, Vec<ElementChange>, Vec<ElementChange>) {
     let Some(desired) = desired else {
         let there = observed.nft.structure != Structure::Absent;
-        return (there.then_some(Step::DeleteTable).into_iter().collect(), Vec::new());
+        let steps = there.then_some(Step::DeleteTable).into_iter().collect();
+        return (steps, Vec::new(), Vec::new());
     };
     let fingerprint = nft::fingerprint(&nft::structure(&desired.shape));
     if observed.nft.structure != Structure::Intact(fingerprint) {
         let text = nft::replacement(desired);
         let step = Step::ReplaceTable { fingerprint, text, maps: desired.maps.clone() };
-        return (vec![step], Vec::new());
+        return (vec![step], Vec::new(), Vec::new());
     }
-    let (mut found, mut now, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    let waits = |change: &ElementChange| {
+        let way = change.new.as_ref().and_then(|chain| desired.ways.get(chain));
+        way.is_some_and(|table| routes.iter().any(|route| route.table == *table))
+    };
+    let (mut found, mut now, mut late, mut lost) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let none = Elements::new();
     for spec in &MAPS {
         let is = observed.nft.maps.get(spec.name).unwrap_or(&none);
         let should = desired.maps.get(spec.name).unwrap_or(&none);
         for change in changes(spec.name, is, should) {
-            if !spec.name.starts_with("restore") {
+            if waits(&change) {
+                late.push(change);
+            } else if !spec.name.starts_with("restore") {
                 now.push(change);
             } else if change.new.as_deref().is_some_and(|chain| chain != "lost") {
                 found.push(change);
@@ -219,7 +235,7 @@ fn table(observed: &Observed, desired: Option<&Table>) -> (Vec<Step>, Vec<Elemen
         }
     }
     let groups = [found, now].into_iter().filter(|group| !group.is_empty());
-    (groups.map(Step::ChangeElements).collect(), lost)
+    (groups.map(Step::ChangeElements).collect(), late, lost)
 }
 
 fn changes(map: &str, is: &Elements, should: &Elements) -> Vec<ElementChange> {

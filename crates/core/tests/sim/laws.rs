@@ -15,7 +15,7 @@ use anywan_core::observed::Structure;
 use anywan_core::steps::Step;
 use anywan_core::time::Moment;
 
-use crate::line::{Condition, Line};
+use crate::line::{Ail, Condition, Fault, Line};
 use crate::world::{Mood, REREAD, World};
 
 /// The longest deadline that a probe gets when none is configured.
@@ -370,11 +370,20 @@ impl World {
             self.lines.iter().any(|line| {
                 line.index == hop.device
                     && hop.via == Some(line.gateway(family))
-                    && line.passes(family, &self.faults)
+                    && (line.passes(family, &self.faults) || self.dies_unnoticed(line, family))
             })
         };
         let count = u32::try_from(hops.iter().filter(works).count()).unwrap_or(0);
         count * 1000 / u32::try_from(hops.len()).unwrap_or(1).max(1)
+    }
+
+    /// Nothing comes through, in silence, and it is trusted yet: no order of steps can mind that.
+    fn dies_unnoticed(&self, line: &Line, family: Family) -> bool {
+        let silent = |ail: &Ail| matches!(ail, Ail::Silent(_));
+        let others: Vec<Fault> =
+            self.faults.iter().filter(|fault| !silent(&fault.ail)).cloned().collect();
+        let state = self.watch.states.get(&(line.name(), family));
+        line.passes(family, &others) && matches!(state, Some(State::Up | State::Suspect))
     }
 
     pub(crate) fn check_before_step(&mut self) {
