@@ -15,8 +15,9 @@ use crate::dial::{Attempts, Done, Failure, Proto};
 use crate::topology::Family;
 use crate::wait::{self, slower};
 
-/// After so long Linux sends a SYN again.
-const SYN_AGAIN: Duration = Duration::from_secs(1);
+/// After so long Linux may have sent a SYN again: after a second, counted in ticks, which come late
+/// where the machine is emulated.
+const SYN_AGAIN: Duration = Duration::from_millis(800);
 
 /// One attempt that has ended.
 #[derive(Debug, Clone, Copy)]
