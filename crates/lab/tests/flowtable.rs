@@ -25,7 +25,7 @@ const FLOWTABLE: &str = "table inet firewall {
     }
 }";
 
-/// Flows of a protocol number that the flowtable carries now.
+/// Flows of a protocol that the flowtable carries now.
 fn offloaded(topology: &Topology, protocol: &str) -> Result<usize> {
     let list = topology.router().run(&format!("conntrack -L -p {protocol}"))?;
     Ok(list.lines().filter(|line| line.contains("[OFFLOAD]")).count())

@@ -25,7 +25,7 @@ const LINEAR_MAX: usize = 4;
 /// Own addresses per WAN and family that get a source rule: a host with privacy addresses has a
 /// handful.
 const SOURCES_MAX: usize = 8;
-/// Networks of LANs and family that get past those rules by one of their own.
+/// Networks of LANs of each family that get past those rules by one of their own.
 const LANS_MAX: usize = 8;
 /// Marks on Tailscale's own packets, which its rule at 5210 would send by main's default route.
 const TAILSCALE: (u32, u32) = (0x0008_0000, 0x00ff_0000);

@@ -1,10 +1,9 @@
 //! Evacuates the flows of a lost WAN from conntrack. In: a family, and the mark by which they are
 //! known. Out: how many entries were deleted. Established TCP stays: it is reset by its own next
 //! packet, and a deleted entry would only be made anew by it, on the wrong WAN. But not what
-//! somebody's flowtable carries past all rules (nftables' `flow add`): with its entry that goes, too,
-//! and who hears of its end has it refused. The part
-//! `untranslated` does the same for flows that began while our table was gone; `followed` says who else
-//! listens.
+//! somebody's flowtable carries past all rules (nftables' `flow add`): that goes, too, and who hears
+//! of its end has it refused. The part `untranslated` does the same for flows that began while our
+//! table was gone; `followed` says who else listens.
 
 mod destroyed;
 mod flows;
@@ -42,7 +41,8 @@ const TUPLE_PROTO: u16 = 2;
 const PROTO_NUM: u16 = 1;
 const PROTOINFO_TCP: u16 = 1;
 const TCP_STATE: u16 = 1;
-/// `IPS_OFFLOAD`.
+/// Bits of the status: `IPS_SRC_NAT`, and `IPS_OFFLOAD`.
+const SOURCE_TRANSLATED: u32 = 1 << 4;
 const OFFLOADED: u32 = 1 << 14;
 /// The states of a TCP flow that is not established yet: none, SYN_SENT, SYN_RECV and SYN_SENT2.
 const HALF_OPEN: [u8; 4] = [0, 1, 2, 9];

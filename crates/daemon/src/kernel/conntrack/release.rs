@@ -12,15 +12,13 @@ use super::super::error::{KernelError, Refused};
 use super::super::socket::Conn;
 use super::super::wire::{Attribute, Attributes, Writer};
 use super::{
-    CHUNK, Entry, GET, MARK, MARK_MASK, NFGENMSG, PROTO_NUM, ROUND, STATUS, TUPLE_ORIG,
-    TUPLE_PROTO, delete, header, message_type, named, waiting,
+    CHUNK, Entry, GET, MARK, MARK_MASK, NFGENMSG, PROTO_NUM, ROUND, SOURCE_TRANSLATED, STATUS,
+    TUPLE_ORIG, TUPLE_PROTO, delete, header, message_type, named, waiting,
 };
 
 const TUPLE_IP: u16 = 1;
 /// Destinations in `TUPLE_IP`, IPv4 and IPv6.
 const IP_DESTINATION: [u16; 2] = [2, 4];
-/// `IPS_SRC_NAT`.
-const SOURCE_TRANSLATED: u32 = 0x10;
 
 /// A flow that is to go; with its ends where these must be told.
 pub(crate) type Lingering = (Entry, Option<TcpFlow>);

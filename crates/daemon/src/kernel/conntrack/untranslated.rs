@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use anywan_core::names::{Family, IfIndex};
 
 use super::{
-    CHUNK, Entry, GET, MARK, NFGENMSG, ROUND, STATUS, TUPLE_ORIG, delete, header, message_type,
-    named,
+    CHUNK, Entry, GET, MARK, NFGENMSG, ROUND, SOURCE_TRANSLATED, STATUS, TUPLE_ORIG, delete,
+    header, message_type, named,
 };
 use crate::kernel::error::KernelError;
 use crate::kernel::socket::Conn;
@@ -20,8 +20,6 @@ const TUPLE_REPLY: u16 = 2;
 const TUPLE_IP: u16 = 1;
 /// The source in a tuple: `CTA_IP_V4_SRC`, `CTA_IP_V6_SRC`.
 const SOURCE: [u16; 2] = [1, 3];
-/// `IPS_SRC_NAT`: the source is translated.
-const SRC_NAT: u32 = 1 << 4;
 
 /// Deletes the untranslated flows of `family` that come from one of `lans`, and whose destination
 /// `way` does not know, unless their mark under the mask is one of those that are right.
@@ -78,7 +76,7 @@ impl Flow {
     fn untranslated(payload: &[u8]) -> Option<Flow> {
         let attributes = Attributes::after(payload, NFGENMSG);
         let number = |kind| attributes.clone().find(kind).and_then(Attribute::be32);
-        if number(STATUS)? & SRC_NAT != 0 {
+        if number(STATUS)? & SOURCE_TRANSLATED != 0 {
             return None;
         }
         let source = |tuple| {
