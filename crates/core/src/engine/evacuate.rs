@@ -110,12 +110,13 @@ impl Engine {
             return;
         }
         let field = self.config.router.mark_field;
+        let (mut wakes, mut deletions) = (Vec::new(), Vec::new());
         for family in Family::BOTH {
             for wan in &self.choice.get(family).lost {
                 let key = (*wan, family);
                 let due = |next: Option<Moment>| next.is_none_or(|next| next <= now);
-                let wakes = self.evacuations.wakes.get(&key).map(|(next, _)| *next);
-                if !due(wakes) && !due(self.evacuations.next.get(&key).copied()) {
+                let wake = self.evacuations.wakes.get(&key).map(|(next, _)| *next);
+                if !due(wake) && !due(self.evacuations.next.get(&key).copied()) {
                     continue;
                 }
                 // The steps that say so may have failed: then they could only return to it.
@@ -123,19 +124,21 @@ impl Engine {
                     continue;
                 }
                 let mark = (field.keep(*wan).0, field.number_mask());
-                // Whoever waits is told first: deleting can take longer.
                 let (next, _) = self.evacuations.wakes.entry(key).or_insert((now, 0));
                 if *next <= now {
                     *next = now + RECHECK;
-                    self.asks.push_back(Ask::Wake { wan: *wan, family, mark });
+                    wakes.push(Ask::Wake { wan: *wan, family, mark });
                 }
                 let next = self.evacuations.next.entry(key).or_insert(now);
                 if *next <= now {
                     *next = now + RECHECK;
-                    self.asks.push_back(Ask::Evacuate { wan: *wan, family, mark });
+                    deletions.push(Ask::Evacuate { wan: *wan, family, mark });
                 }
             }
         }
+        // Whoever waits is told first: each of these goes through all of conntrack, which takes the
+        // kernel 10 ms or more where it has room for many flows.
+        self.asks.extend(wakes.into_iter().chain(deletions));
     }
 
     /// Whether the kernel sends new connections to another WAN.

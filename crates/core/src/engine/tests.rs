@@ -28,6 +28,8 @@ struct World {
     happenings: Vec<Happening>,
     evacuated: Vec<(WanId, Family)>,
     woken: Vec<(WanId, Family)>,
+    /// Both of these in order: whether it was the latter.
+    told: Vec<(bool, Family)>,
     refused: Vec<TcpFlow>,
     released: Vec<(WanId, Family)>,
     /// What DHCP clients had to say.
@@ -152,6 +154,7 @@ impl World {
             happenings: Vec::new(),
             evacuated: Vec::new(),
             woken: Vec::new(),
+            told: Vec::new(),
             refused: Vec::new(),
             released: Vec::new(),
             said: Vec::new(),
@@ -235,6 +238,7 @@ impl World {
             }
             Ask::Wake { wan, family, .. } => {
                 self.woken.push((wan, family));
+                self.told.push((true, family));
                 self.engine.handle(Event::Woken { wan, family, flows: 0 }, self.now);
             }
             // Nobody serves names here.
@@ -257,6 +261,7 @@ impl World {
             Ask::Look { .. } | Ask::Reset { .. } => panic!("nothing is dialled here"),
             Ask::Evacuate { wan, family, .. } => {
                 self.evacuated.push((wan, family));
+                self.told.push((false, family));
                 let event = Event::Evacuated { wan, family, deleted: 0 };
                 self.engine.handle(event, self.now);
             }
@@ -357,6 +362,9 @@ fn carrier_loss_is_acted_on_in_the_same_turn_and_flows_told_when_the_other_has_a
         assert!(world.carried_out.iter().any(|step| has(step, map)), "{map}");
         assert!(world.kernel.nft.maps[map].values().any(|chain| chain == "lost"), "{map}");
     }
+    // Whoever waits is called before anything is deleted.
+    let [v4, v6] = Family::BOTH;
+    assert_eq!(world.told, [(true, v4), (true, v6), (false, v4), (false, v6)]);
 }
 
 #[test]

@@ -81,8 +81,9 @@ impl Daemon {
         while let Some(ask) = self.engine.poll_ask() {
             any = true;
             self.ask(ask);
+            // The first clients are called before the next question, which may take long.
+            self.go_on_waking();
         }
-        self.go_on_waking();
         any
     }
 
