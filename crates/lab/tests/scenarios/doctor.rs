@@ -1,6 +1,7 @@
 //! `anywan doctor` finds what works against the router, with the daemon at work and without.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 
 use anyhow::{Context as _, Result, ensure};
 use anywan_lab::{Config, Daemon, Spec, Topology, until};
@@ -64,9 +65,10 @@ fn what_works_against_the_router_is_found() -> Result<()> {
         .nft("add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }")?;
     ensure_noted(&daemon, "note firewall.drops-forwarded chain ip filter FORWARD")?;
     router.nft("delete table ip filter")?;
-    // Another program of the kind; only its name matters.
+    // Another program of the kind; only its name matters. A copy could be busy: a child of another
+    // test holds what is being written open for a moment.
     let rival = daemon.path("dpinger");
-    fs::copy("/bin/sleep", &rival)?;
+    symlink("/bin/sleep", &rival)?;
     let running = router.spawn(&[&rival.display().to_string(), "600"], None)?;
     until(DEADLINE, "the rival to be seen", || {
         ensure_wrong(&daemon, &["wrong rival.program dpinger"])
