@@ -227,41 +227,69 @@ struct Standby {
     _daemon: Daemon,
     topology: Topology,
     begun: Instant,
-    bytes: u64,
+    before: Line,
+}
+
+/// What a line has carried, both ways, in bytes with Ethernet headers.
+#[derive(Clone, Copy)]
+struct Line {
+    /// In all.
+    all: f64,
+    /// Beyond the ISP: everything but neighbour discovery.
+    beyond: f64,
 }
 
 impl Standby {
     fn begin() -> Result<Standby> {
         let (topology, daemon) = lab(|config| config.wan(2, metered))?;
+        topology.isp(2).nft(
+            "table inet cost {
+               counter beyond { }
+               chain forward { type filter hook forward priority 0; counter name beyond; }
+             }",
+        )?;
+        // The first answers, by which a WAN is found to work.
         sleep(WARM);
-        let bytes = bytes_on_the_wire(&topology)?;
-        Ok(Standby { _daemon: daemon, topology, begun: Instant::now(), bytes })
+        let before = carried(&topology)?;
+        Ok(Standby { _daemon: daemon, topology, begun: Instant::now(), before })
     }
 
     fn end(self, page: &mut Page) -> Result<()> {
         sleep(COUNTED.saturating_sub(self.begun.elapsed()));
-        let bytes = bytes_on_the_wire(&self.topology)? - self.bytes;
-        let span = self.begun.elapsed();
+        let (after, before, span) = (carried(&self.topology)?, self.before, self.begun.elapsed());
         let note = format!(
-            "Everything on the line of a metered WAN that serves nothing, both ways, Ethernet \
-             headers and neighbour discovery of both families included, counted for {} s and \
-             extrapolated to 30 days.",
+            "What the line of a metered WAN that serves nothing carries, both ways, both families, with \
+             Ethernet headers, counted for {} s and extrapolated to 30 days.",
             span.as_secs()
         );
-        page.table("Cost of a metered standby", &note, &["counted", "a month"]);
-        #[expect(clippy::cast_precision_loss, reason = "kilobytes")]
-        let counted = bytes as f64;
-        let month = counted / span.as_secs_f64() * MONTH.as_secs_f64() / 1e6;
-        page.row(&[format!("{:.1} kB", counted / 1e3), format!("{month:.1} MB")]);
+        page.table("Cost of a metered standby", &note, &["", "counted", "a month"]);
+        let all = after.all - before.all;
+        let probes = after.beyond - before.beyond;
+        let rows = [("probes and answers", probes), ("neighbour discovery", all - probes)];
+        for (what, counted) in rows {
+            let month = counted / span.as_secs_f64() * MONTH.as_secs_f64() / 1e6;
+            let cells = [format!("{:.1} kB", counted / 1e3), format!("{month:.1} MB")];
+            page.row(&std::iter::once(what.to_owned()).chain(cells).collect::<Vec<_>>());
+        }
         page.end();
         Ok(())
     }
 }
 
-/// What the line of WAN 2 has carried, both ways.
-fn bytes_on_the_wire(topology: &Topology) -> Result<u64> {
-    let text = topology.isp(2).run("ip -j -s link show lan")?;
-    let links: Value = serde_json::from_str(&text)?;
+/// What the line of WAN 2 has carried.
+#[expect(clippy::cast_precision_loss, reason = "kilobytes")]
+fn carried(topology: &Topology) -> Result<Line> {
+    const ETHERNET: u64 = 14;
+    let isp = topology.isp(2);
+    let read = |command: &str| -> Result<Value> { Ok(serde_json::from_str(&isp.run(command)?)?) };
+    let links = read("ip -j -s link show lan")?;
     let bytes = |way: &str| links[0]["stats64"][way]["bytes"].as_u64().context("bytes");
-    Ok(bytes("rx")? + bytes("tx")?)
+    let counters = read("nft -j list counter inet cost beyond")?;
+    let items = counters["nftables"].as_array().context("a list")?;
+    let counter = items.iter().find_map(|item| item.get("counter")).context("the counter")?;
+    let count = |key: &str| counter[key].as_u64().context("a count");
+    Ok(Line {
+        all: (bytes("rx")? + bytes("tx")?) as f64,
+        beyond: (count("bytes")? + count("packets")? * ETHERNET) as f64,
+    })
 }
