@@ -421,8 +421,9 @@ const HEALTH: &[Key] = &[
         name: "interval",
         kind: Kind::Time { min_ms: 100, max_ms: 3_600_000, words: &[] },
         default: Some("\"1s\""),
-        doc: "In this time each kind of target (icmp, tcp, ...) is asked once; on a metered WAN \
-              only one of them, and only while it serves: on standby it is asked every 30 s.",
+        doc: "In this time each kind of target (icmp, tcp, ...) is asked once, and twice while \
+              traffic comes back; on a metered WAN only one of them, and only while it serves: on \
+              standby it is asked every minute.",
         aliases: &["every", "period"],
     },
     Key {

@@ -14,12 +14,15 @@ use crate::observed::Traffic;
 use crate::steps::{Ask, Failure, Probe, ProbeResult};
 use crate::time::Moment;
 
+/// Bytes of an Ethernet header.
+const ETHERNET: f64 = 14.0;
 /// How often traffic is counted while a side is in doubt: the gap of a burst's rounds.
 const PACE_DOUBT: Duration = Duration::from_millis(50);
 /// While there is traffic: its end is to be noticed well within half a second.
 const PACE_BUSY: Duration = Duration::from_millis(100);
-/// While there is none: to notice that it begins.
-const PACE_IDLE: Duration = Duration::from_secs(1);
+/// While there is none: to notice that it begins. From the first on it is counted along with other
+/// work, and at last by itself: to wake an idle machine costs more than what it then does.
+const PACE_IDLE: (Duration, Duration) = (Duration::from_millis(700), Duration::from_millis(1300));
 /// How long after the last packet there still is traffic.
 const BUSY: Duration = Duration::from_secs(2);
 /// What a budget is for.
@@ -85,19 +88,20 @@ fn rate(budget: u64) -> f64 {
     (budget_f64(budget) / MONTH.as_secs_f64()).max(f64::MIN_POSITIVE)
 }
 
-/// What a probe and its answer weigh on the line, in bytes with IP headers: an echo of 64 bytes;
-/// a handshake of SYN, SYN-ACK, ACK and RST; a query with a short answer; a small page.
+/// What a probe and its answer weigh on the line, in bytes with Ethernet and IP headers: an echo of 64
+/// bytes; a handshake of SYN, SYN-ACK, ACK and RST; a query with a short answer; a small page.
 fn cost(kind: Kind, family: Family) -> f64 {
-    let (bytes, packets) = match kind {
+    let (ipv4, packets) = match kind {
         Kind::Icmp => (168.0, 2.0),
         Kind::Tcp => (224.0, 4.0),
         Kind::Dns => (220.0, 2.0),
         Kind::Http => (1_000.0, 10.0),
     };
-    match family {
-        Family::Ipv4 => bytes,
-        Family::Ipv6 => bytes + 20.0 * packets,
-    }
+    let longer = match family {
+        Family::Ipv4 => 0.0,
+        Family::Ipv6 => 20.0,
+    };
+    ipv4 + (ETHERNET + longer) * packets
 }
 
 /// The targets of one family, in file order.
@@ -150,7 +154,7 @@ impl Engine {
                 sides.get(family).deadline(&role, &wan.health)
             })
         });
-        sides.chain(self.started.then(|| self.next_count_of_traffic())).min()
+        sides.chain(self.started.then(|| self.next_count_of_traffic().1)).min()
     }
 
     pub(super) fn wake_sides(&mut self, now: Moment) {
@@ -258,22 +262,25 @@ impl Engine {
         self.watch.traffic = traffic;
     }
 
-    fn next_count_of_traffic(&self) -> Moment {
+    /// From when on traffic is counted along with other work, and when it is counted at last.
+    fn next_count_of_traffic(&self) -> (Moment, Moment) {
         let both = |sides: &PerFamily<Side>| {
             Family::BOTH.into_iter().any(|family| sides.get(family).wants_traffic())
         };
-        let pace = if self.sides.values().any(both) {
-            PACE_DOUBT
-        } else if self.watch.counted < self.watch.busy_until {
-            PACE_BUSY
+        let counted = self.watch.counted;
+        if self.sides.values().any(both) {
+            (counted + PACE_DOUBT, counted + PACE_DOUBT)
+        } else if counted < self.watch.busy_until {
+            (counted + PACE_BUSY, counted + PACE_BUSY)
         } else {
-            PACE_IDLE
-        };
-        self.watch.counted + pace
+            (counted + PACE_IDLE.0, counted + PACE_IDLE.1)
+        }
     }
 
     pub(super) fn ask_for_traffic(&mut self, now: Moment) {
-        if !self.leaving && now >= self.next_count_of_traffic() {
+        let (along, last) = self.next_count_of_traffic();
+        let due = if self.asks.is_empty() { last } else { along };
+        if !self.leaving && now >= due {
             self.watch.counted = now;
             self.asks.push_back(Ask::CountTraffic);
         }

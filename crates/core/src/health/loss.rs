@@ -192,9 +192,9 @@ impl Loss {
         self.alarm
     }
 
-    /// Something was lost lately, and more probes would tell whether that is usual.
+    /// Something was lost lately, and more probes would tell whether that is usual, if it is not known.
     pub(super) fn doubtful(&self) -> bool {
-        !self.alarm && self.score.sum > 0.0
+        self.score.sum > 0.0
     }
 
     /// Lost of the last hundred, 0 to 100.

@@ -14,6 +14,10 @@ use crate::api::State;
 use crate::config::{Health, Kind};
 use crate::time::Moment;
 
+/// Heartbeats in an interval, where there are so many kinds of targets: each wakes this machine.
+const BEATS: usize = 2;
+/// While traffic that somebody waits for comes back, they come twice as often: losses show sooner.
+const TRAFFIC: Duration = Duration::from_secs(2);
 /// Rounds in a burst: three lost answers in a row from every target at 30 % loss and three
 /// targets are a matter of 1 in 50,000.
 const BURST_ROUNDS: u32 = 3;
@@ -47,8 +51,9 @@ const SAMPLE_GAP_TIRED: Duration = Duration::from_secs(1);
 /// So many sides may sample at this pace. When more are in doubt, it is rarely their lines that are
 /// to blame, and asking them all so often would make it worse.
 const SAMPLERS: u32 = 6;
-/// The heartbeat of a metered WAN that serves nothing, up or down.
-const STANDBY_METERED: Duration = Duration::from_secs(30);
+/// The heartbeat of a metered WAN that serves nothing, up or down: with both families, and a question
+/// of each kind in turn, some 23 MB a month.
+const STANDBY_METERED: Duration = Duration::from_secs(60);
 /// However much is owed, a metered WAN is asked so often (1.7 MB a month): else it could not come
 /// back.
 const RESTED_MAX: Duration = Duration::from_secs(300);
@@ -255,7 +260,7 @@ impl Side {
             self.beat(role, settings, now, &mut orders);
         }
         self.go_on_with_burst(role, settings, now, &mut orders);
-        if self.samples(role) && now >= self.next_sample {
+        if self.samples(role, settings) && now >= self.next_sample {
             self.sample(role, settings, now, &mut orders);
         }
         self.judge(settings, now);
@@ -264,7 +269,7 @@ impl Side {
 
     /// Whether it was left alone on standby and serves now: then it is asked at once.
     pub fn hurries(&self, role: &Role<'_>, settings: &Health, now: Moment) -> bool {
-        self.next_beat > now + self.cadence(role, settings)
+        self.next_beat > now + self.cadence(role, settings, now)
     }
 
     /// When [`Side::wake`] has something to do next.
@@ -280,7 +285,7 @@ impl Side {
             self.burst.as_ref().map(|b| if b.rounds_left > 0 { b.next_round } else { b.verdict });
         let quiet = self.burst.is_none();
         let beat = quiet.then(|| self.next_beat(role));
-        let sample = self.samples(role).then_some(self.next_sample);
+        let sample = self.samples(role, settings).then_some(self.next_sample);
         let clear = self.clear_since.map(|since| since + self.hold(settings));
         let silent = self.mute.then(|| self.passive.back.unwrap_or(self.since) + RECENT);
         let slow = self.slow_since.map(|since| since + super::SLOW_FOR);
@@ -301,16 +306,22 @@ impl Side {
         if self.rests(role) { self.next_beat.max(rest_until) } else { self.next_beat }
     }
 
-    /// Each kind of target is asked once in an interval; where data costs money, only one.
-    fn cadence(&self, role: &Role<'_>, settings: &Health) -> Duration {
+    /// How often there is a heartbeat. Each kind of target is asked once in an interval; where data
+    /// costs money, only one.
+    fn cadence(&self, role: &Role<'_>, settings: &Health, now: Moment) -> Duration {
         if self.rests(role) {
-            settings.interval.max(STANDBY_METERED)
-        } else if role.metered {
-            settings.interval
-        } else {
-            let kinds = u32::try_from(self.targets.kinds().len()).unwrap_or(1);
-            settings.interval / kinds.max(1)
+            return settings.interval.max(STANDBY_METERED);
         }
+        if role.metered {
+            return settings.interval;
+        }
+        let busy = role.serving && self.passive.comes_back(TRAFFIC, now);
+        settings.interval / (self.beats() * if busy { 2 } else { 1 })
+    }
+
+    /// How many heartbeats ask each kind once.
+    fn beats(&self) -> u32 {
+        self.targets.kinds().len().clamp(1, BEATS) as u32
     }
 
     fn beat(&mut self, role: &Role<'_>, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
@@ -318,7 +329,7 @@ impl Side {
             self.start_burst(settings, now);
             return;
         }
-        let cadence = self.cadence(role, settings);
+        let cadence = self.cadence(role, settings, now);
         self.next_beat = now + cadence;
         let stands_in = self.state == State::Up && self.passive.comes_back(cadence, now);
         if role.metered && stands_in && self.skipped < SKIPPED_MAX {
@@ -326,21 +337,29 @@ impl Side {
             return;
         }
         (self.skipped, self.beaten) = (0, Some(now));
-        if let Some(target) = self.targets.next() {
-            self.send(target, settings, now, orders);
+        let asked = if role.metered { 1 } else { self.targets.share(self.beats() as usize) };
+        for _ in 0..asked {
+            if let Some(target) = self.targets.next() {
+                self.send(target, settings, now, orders);
+            }
         }
     }
 
-    /// Whether losses are in doubt.
+    /// Whether losses are in doubt: there were some, or an answer is late and may turn out to be one.
     pub fn doubts_losses(&self) -> bool {
         let answers = matches!(self.state, State::Up | State::Recovering | State::Impaired);
-        answers && self.loss.doubtful()
+        let late = |waiting: &Waiting| {
+            waiting.patience == Patience::Late && !self.targets.is_deaf(waiting.target)
+        };
+        let doubt = || self.loss.doubtful() || self.waiting.values().any(late);
+        answers && !self.loss.alarming() && doubt()
     }
 
     /// Whether more probes would settle that; not before a burst has shown that it lives.
-    fn samples(&self, role: &Role<'_>) -> bool {
+    fn samples(&self, role: &Role<'_>, settings: &Health) -> bool {
         let lives = self.burst.as_ref().is_none_or(|burst| !burst.answered.is_empty());
-        lives && self.doubts_losses() && !self.rests(role) && !self.targets.all_deaf()
+        let matters = settings.max_loss_percent.is_some() && !self.targets.all_deaf();
+        matters && lives && self.doubts_losses() && !self.rests(role)
     }
 
     fn sample(&mut self, role: &Role<'_>, settings: &Health, now: Moment, orders: &mut Vec<Order>) {

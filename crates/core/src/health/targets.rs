@@ -14,7 +14,7 @@ const DEAF_TURN: usize = 10;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Targets {
     all: Vec<Memory>,
-    /// Beats so far.
+    /// Questions of heartbeats so far.
     turn: usize,
 }
 
@@ -62,7 +62,14 @@ impl Targets {
         if some.is_empty() { (0..self.all.len()).collect() } else { some }
     }
 
-    /// Who is asked in the next beat: kinds take turns, and within a kind its targets.
+    /// How many are asked in the next of so many heartbeats that ask each kind once.
+    pub(super) fn share(&self, beats: usize) -> usize {
+        let kinds = self.kinds().len().max(1);
+        let (done, most) = (self.turn % kinds, kinds.div_ceil(beats.max(1)));
+        most.min(kinds - done)
+    }
+
+    /// Who is asked next: kinds take turns, and within a kind its targets.
     pub(super) fn next(&mut self) -> Option<usize> {
         let kinds: Vec<Kind> = self.kinds().into_iter().collect();
         let kind = *kinds.get(self.turn % kinds.len().max(1))?;

@@ -352,16 +352,53 @@ fn without_targets_the_facts_decide_and_a_return_still_takes_the_hold_time() {
 }
 
 #[test]
-fn a_metered_standby_is_asked_every_half_minute_and_at_once_when_it_serves() {
+fn a_metered_standby_is_asked_every_minute_and_at_once_when_it_serves() {
     let mut driven = Driven::up();
     (driven.metered, driven.serving) = (true, false);
     driven.sent = 0;
-    driven.run(605_000);
+    driven.run(1_205_000);
     assert!((19..=22).contains(&driven.sent), "{}", driven.sent);
     driven.serving = true;
     driven.sent = 0;
     driven.step();
     assert_eq!(driven.sent, 1);
+}
+
+#[test]
+fn each_kind_is_asked_once_in_an_interval_and_twice_while_traffic_comes_back() {
+    for (kinds, count) in [(&ECHOES[..], 1), (&MIXED[..4], 2), (&MIXED[..], 3)] {
+        for (traffic, serving, times) in
+            [((0, 0), true, 1), ((100, 100), true, 2), ((100, 100), false, 1)]
+        {
+            let mut driven = Driven::up_with(kinds);
+            (driven.traffic, driven.serving) = (traffic, serving);
+            driven.run(5_000);
+            driven.sent = 0;
+            driven.run(60_000);
+            let expected = 60 * count * times;
+            let near = expected - 2 * count..=expected + 2 * count;
+            assert!(near.contains(&driven.sent), "{count} kinds, {traffic:?}: {}", driven.sent);
+        }
+    }
+}
+
+#[test]
+fn a_late_answer_is_reason_enough_for_more_questions() {
+    let mut driven = Driven::up_with(&MIXED);
+    driven.settings.timeout = Some(Duration::from_millis(200));
+    driven.run(10_000);
+    driven.next_orders();
+    driven.sent = 0;
+    // It is late after 200 ms, and lost only after 700.
+    driven.run(600);
+    let burst_and_heartbeats = 6 + 4;
+    assert!(driven.sent >= burst_and_heartbeats + 3 * 6, "{}", driven.sent);
+    driven.settings.max_loss_percent = None;
+    driven.run(10_000);
+    driven.next_orders();
+    driven.sent = 0;
+    driven.run(600);
+    assert!(driven.sent <= burst_and_heartbeats, "{}", driven.sent);
 }
 
 #[test]

@@ -4,11 +4,11 @@
 //!
 //! Every bound is worked out from the settings and named here; none is an experience.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use anywan_core::api::State;
-use anywan_core::config::{Config, Health, Kind, Wan};
+use anywan_core::config::{Config, Health, Kind, Target, Wan};
 use anywan_core::engine::Happening;
 use anywan_core::names::{Family, PerFamily, WanId};
 use anywan_core::observed::Structure;
@@ -334,18 +334,20 @@ impl World {
         self.broken(Law::Bounded, what);
     }
 
-    /// Were every heartbeat missed and every burst in vain, and the line sampled all the while: a
-    /// heartbeat and a burst in each cycle, and all targets in each second.
+    /// Were every heartbeat missed and every burst in vain, and the line sampled all the while: each
+    /// kind twice and a burst in each cycle, and all targets in each second.
     fn too_many_probes(&self) -> Option<(WanId, Family, u64, u64)> {
         self.watch.this_hour.1.iter().find_map(|((id, family), sent)| {
             let wan = self.config.wans.iter().find(|w| self.numbers.get(&w.name) == Some(id))?;
-            let targets = wan.health.targets.iter().filter(|t| t.serves(*family)).count();
-            let targets = f64::from(u32::try_from(targets).ok()?);
+            let of_family = || wan.health.targets.iter().filter(|t| t.serves(*family));
+            let kinds: BTreeSet<_> = of_family().map(Target::kind).collect();
+            let kinds = f64::from(u32::try_from(kinds.len()).ok()?);
+            let targets = f64::from(u32::try_from(of_family().count()).ok()?);
             let hour = HOUR.as_secs_f64();
             let cycles = hour / wan.health.interval.as_secs_f64() + 60.0;
             let samples = (hour + SAMPLES_SAVED) * targets;
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
-            let most = (cycles * (1.0 + BURST_ROUNDS * targets) + samples) as u64;
+            let most = (cycles * (2.0 * kinds + BURST_ROUNDS * targets) + samples) as u64;
             (*sent > most).then_some((*id, *family, *sent, most))
         })
     }
