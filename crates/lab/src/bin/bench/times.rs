@@ -108,7 +108,7 @@ fn set_apart(topology: &Topology, daemon: &Daemon) -> Result<()> {
 /// What it costs while nothing happens.
 pub(crate) fn idle(page: &mut Page) -> Result<()> {
     let note = format!(
-        "Three WANs, probed every second; {} s. In this lab who sends a packet also does the work of the machines \
+        "Three WANs, default settings, no traffic; {} s. In this lab who sends a packet also does the work of the machines \
          that it comes to, up to the answer: they are given another CPU than the daemon has.",
         IDLE.as_secs()
     );
@@ -128,8 +128,7 @@ fn idle_with(families: Families) -> Result<Vec<String>> {
     let spec = (1..=3)
         .fold(Spec::routed(3), |spec, number| spec.wan(number, |wan| wan.families = families));
     let topology = spec.build()?;
-    let config = Config::of(&topology).health("interval", r#""1s""#).health("hold", r#""10s""#);
-    let daemon = Daemon::start_up(&topology, &config)?;
+    let daemon = Daemon::start_up(&topology, &Config::of(&topology).as_by_default())?;
     set_apart(&topology, &daemon)?;
     sleep(Duration::from_secs(5));
     let process = Path::new("/proc").join(daemon.pid()?.to_string());
