@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use anywan_lab::servers::{DISCARD, STREAM};
@@ -16,6 +17,8 @@ use crate::partial::wait_probes;
 const TRANSFERS: usize = 4;
 /// A round trip that only a queue explains.
 const QUEUED_MS: f64 = 300.0;
+/// How long the line is full at least, in seconds; an hour is a good test, and long.
+const SPAN: &str = "ANYWAN_LAB_FULL_LINE";
 /// Of WAN 1: some ten seconds of them while its losses are in doubt, and then a few in a second.
 const PROBES: u64 = 2_000;
 
@@ -81,7 +84,10 @@ fn a_saturated_mobile_line_is_not_left() -> Result<()> {
             status.wan("wan1")[family.key()]["rtt_ms"].as_f64().is_some_and(|ms| ms > QUEUED_MS)
         })?;
     }
+    let full = Instant::now();
     wait_probes(&topology, PROBES)?;
+    let span: u64 = std::env::var(SPAN).map_or(Ok(0), |text| text.parse())?;
+    sleep(Duration::from_secs(span).saturating_sub(full.elapsed()));
     let moved = transfers.stop()?;
     ensure!(moved.iter().all(|bytes| *bytes > 0), "{moved:?}");
     for dialler in dialling {
