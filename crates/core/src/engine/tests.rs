@@ -28,8 +28,8 @@ struct World {
     happenings: Vec<Happening>,
     evacuated: Vec<(WanId, Family)>,
     woken: Vec<(WanId, Family)>,
-    /// Both of these in order: whether it was the latter.
-    told: Vec<(bool, Family)>,
+    /// Both of these, in order.
+    calls: Vec<(&'static str, Family)>,
     refused: Vec<TcpFlow>,
     released: Vec<(WanId, Family)>,
     /// What DHCP clients had to say.
@@ -154,7 +154,7 @@ impl World {
             happenings: Vec::new(),
             evacuated: Vec::new(),
             woken: Vec::new(),
-            told: Vec::new(),
+            calls: Vec::new(),
             refused: Vec::new(),
             released: Vec::new(),
             said: Vec::new(),
@@ -238,7 +238,7 @@ impl World {
             }
             Ask::Wake { wan, family, .. } => {
                 self.woken.push((wan, family));
-                self.told.push((true, family));
+                self.calls.push(("wake", family));
                 self.engine.handle(Event::Woken { wan, family, flows: 0 }, self.now);
             }
             // Nobody serves names here.
@@ -261,7 +261,7 @@ impl World {
             Ask::Look { .. } | Ask::Reset { .. } => panic!("nothing is dialled here"),
             Ask::Evacuate { wan, family, .. } => {
                 self.evacuated.push((wan, family));
-                self.told.push((false, family));
+                self.calls.push(("delete", family));
                 let event = Event::Evacuated { wan, family, deleted: 0 };
                 self.engine.handle(event, self.now);
             }
@@ -364,7 +364,8 @@ fn carrier_loss_is_acted_on_in_the_same_turn_and_flows_told_when_the_other_has_a
     }
     // Whoever waits is called before anything is deleted.
     let [v4, v6] = Family::BOTH;
-    assert_eq!(world.told, [(true, v4), (true, v6), (false, v4), (false, v6)]);
+    let expected = [("wake", v4), ("wake", v6), ("delete", v4), ("delete", v6)];
+    assert_eq!(world.calls, expected);
 }
 
 #[test]

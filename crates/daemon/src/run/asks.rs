@@ -80,10 +80,16 @@ impl Daemon {
         let mut any = false;
         while let Some(ask) = self.engine.poll_ask() {
             any = true;
+            let searches =
+                matches!(ask, Ask::Wake { .. } | Ask::Evacuate { .. } | Ask::Release { .. });
             self.ask(ask);
-            // The first clients are called before the next question, which may take long.
-            self.go_on_waking();
+            if searches {
+                // The kernel goes through all of conntrack for each of these; the first clients
+                // need not wait for the next.
+                self.go_on_waking();
+            }
         }
+        self.go_on_waking();
         any
     }
 
