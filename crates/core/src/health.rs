@@ -15,14 +15,15 @@
 //!          an answer                  nothing in a burst
 //! ```
 //! A fact against the WAN (no carrier, no address, ...) means Down from every state, at once.
-//! A heartbeat asks one target, in rotation; a burst asks all targets, a few rounds in a row, so
-//! one deaf target never counts as a dead WAN. Impaired: it works, but loses too much, is too slow
+//! A heartbeat asks one or two targets, in rotation; a burst asks all, a few rounds in a row, so one
+//! deaf target never counts as a dead WAN. Impaired: it works, but loses too much, is too slow
 //! or does not carry a service; Portal: somebody else answers in the place of the internet.
 
 mod loss;
 mod passive;
 mod probing;
 mod rtt;
+mod samples;
 mod targets;
 
 use std::collections::BTreeMap;
@@ -37,8 +38,9 @@ use crate::time::Moment;
 
 use loss::Loss;
 use passive::Passive;
-use probing::{Burst, Proof, Samples, Waiting};
+use probing::{Burst, Proof, Waiting};
 use rtt::Rtt;
+use samples::Samples;
 use targets::Targets;
 
 /// The hold time doubles at most this often.
@@ -124,6 +126,8 @@ pub struct Side {
     passive: Passive,
     burst: Option<Burst>,
     next_beat: Moment,
+    /// How often there was to be a heartbeat when it was woken last.
+    pace: Duration,
     next_sample: Moment,
     samples: Samples,
     /// Heartbeats left out in a row because traffic came back.
@@ -162,6 +166,7 @@ impl Side {
             passive: Passive::default(),
             burst: None,
             next_beat: now,
+            pace: Duration::ZERO,
             next_sample: now,
             samples: Samples::full(now),
             skipped: 0,
@@ -365,7 +370,7 @@ impl Side {
             State::Down => self.reason = reason,
         }
         self.mute = false;
-        self.next_beat = now + settings.interval;
+        self.next_beat = now + settings.interval / 2;
     }
 
     fn count_flap(&mut self, settings: &Health, now: Moment) {

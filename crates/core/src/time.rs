@@ -22,6 +22,14 @@ impl Moment {
         Duration::from_nanos(self.0)
     }
 
+    /// The last of the moments up to this one that lie so far apart from the clock's beginning on;
+    /// this one itself where that is nothing.
+    #[must_use]
+    pub fn floor(self, apart: Duration) -> Moment {
+        let apart = u64::try_from(apart.as_nanos()).unwrap_or(u64::MAX).max(1);
+        Moment(self.0 - self.0 % apart)
+    }
+
     /// The time from `earlier` to this moment; zero when `earlier` is later.
     pub fn since(self, earlier: Moment) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

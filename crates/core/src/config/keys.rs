@@ -422,8 +422,8 @@ const HEALTH: &[Key] = &[
         kind: Kind::Time { min_ms: 100, max_ms: 3_600_000, words: &[] },
         default: Some("\"1s\""),
         doc: "In this time each kind of target (icmp, tcp, ...) is asked once, and twice while \
-              traffic comes back; on a metered WAN only one of them, and only while it serves: on \
-              standby it is asked every minute.",
+              traffic comes back over a WAN that serves; on a metered WAN only one of them, and \
+              only while it serves: on standby it is asked every minute.",
         aliases: &["every", "period"],
     },
     Key {

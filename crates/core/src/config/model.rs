@@ -160,7 +160,7 @@ pub enum Nat<A> {
 pub struct Health {
     /// Who is asked, in file order; a family without targets is judged by facts alone.
     pub targets: Vec<Target>,
-    /// The time between heartbeats, 100 ms to 1 h.
+    /// In this time each kind of target is asked once, 100 ms to 1 h.
     pub interval: Duration,
     /// How long an answer may take, 50 ms to 60 s; `None`: follows the measured round trips.
     pub timeout: Option<Duration>,

@@ -88,8 +88,8 @@ fn rate(budget: u64) -> f64 {
     (budget_f64(budget) / MONTH.as_secs_f64()).max(f64::MIN_POSITIVE)
 }
 
-/// What a probe and its answer weigh on the line, in bytes with Ethernet and IP headers: an echo of 64
-/// bytes; a handshake of SYN, SYN-ACK, ACK and RST; a query with a short answer; a small page.
+/// What a probe and its answer weigh on the line, in bytes with Ethernet and IP headers: an echo of
+/// 64 bytes; a handshake of SYN, SYN-ACK, ACK and RST; a query with a short answer; a small page.
 fn cost(kind: Kind, family: Family) -> f64 {
     let (ipv4, packets) = match kind {
         Kind::Icmp => (168.0, 2.0),
@@ -135,7 +135,12 @@ impl Engine {
     /// How it is with all sides.
     fn mood(&self) -> Mood {
         let both = || self.sides.values().flat_map(|sides| Family::BOTH.map(|f| sides.get(f)));
-        let doubtful = both().filter(|side| side.doubts_losses()).count();
+        let health = |id: &WanId| self.wan(*id).map(|wan| &wan.health);
+        let known = self.sides.iter().filter_map(|(id, sides)| Some((sides, health(id)?)));
+        let doubtful = known
+            .flat_map(|(sides, health)| Family::BOTH.map(|f| sides.get(f).doubts_losses(health)))
+            .filter(|doubts| *doubts)
+            .count();
         let of = |state: State| both().filter(|side| side.state() == state).count();
         let suspects = of(State::Suspect);
         Mood {

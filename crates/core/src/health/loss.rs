@@ -192,7 +192,8 @@ impl Loss {
         self.alarm
     }
 
-    /// Something was lost lately, and more probes would tell whether that is usual, if it is not known.
+    /// Something was lost lately, and more probes would tell whether that is usual; where there is an
+    /// alarm that is known.
     pub(super) fn doubtful(&self) -> bool {
         self.score.sum > 0.0
     }

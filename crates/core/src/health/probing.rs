@@ -16,8 +16,9 @@ use crate::time::Moment;
 
 /// Heartbeats in an interval, where there are so many kinds of targets: each wakes this machine.
 const BEATS: usize = 2;
-/// While traffic that somebody waits for comes back, they come twice as often: losses show sooner.
-const TRAFFIC: Duration = Duration::from_secs(2);
+/// While traffic has come back so lately over a side that serves, they come twice as often: what is
+/// lost shows sooner.
+const TRAFFIC_RECENT: Duration = Duration::from_secs(2);
 /// Rounds in a burst: three lost answers in a row from every target at 30 % loss and three
 /// targets are a matter of 1 in 50,000.
 const BURST_ROUNDS: u32 = 3;
@@ -42,23 +43,17 @@ const LATE: Duration = Duration::from_secs(2);
 const LOST_AFTER: Duration = Duration::from_millis(700);
 /// Linux sends a SYN again after so long (RFC 6298, 2.1).
 const SYN_AGAIN: Duration = Duration::from_secs(1);
-/// Between rounds of samples: fast enough to tell 30 % loss from 5 % within some two seconds.
-const SAMPLE_GAP: Duration = Duration::from_millis(100);
-/// So many rounds in a row; then one in a second, which is also the pace at which they are saved
-/// up again.
-const SAMPLES_SAVED: u32 = 80;
-const SAMPLE_GAP_TIRED: Duration = Duration::from_secs(1);
 /// So many sides may sample at this pace. When more are in doubt, it is rarely their lines that are
 /// to blame, and asking them all so often would make it worse.
 const SAMPLERS: u32 = 6;
-/// The heartbeat of a metered WAN that serves nothing, up or down: with both families, and a question
-/// of each kind in turn, some 23 MB a month.
+/// The heartbeat of a metered WAN that serves nothing, up or down: with both families, and a
+/// question of each kind in turn, some 23 MB a month.
 const STANDBY_METERED: Duration = Duration::from_secs(60);
-/// However much is owed, a metered WAN is asked so often (1.7 MB a month): else it could not come
-/// back.
+/// However much is owed, and whatever stands in, a metered WAN is asked so often (some 5 MB a
+/// month): else it could not come back.
 const RESTED_MAX: Duration = Duration::from_secs(300);
 /// A metered WAN on standby that is impaired proves itself in one go: so many answers in a row are
-/// twice what that takes. 12 KB.
+/// twice what that takes. 15 KB over IPv4.
 const PROOF_MAX: u32 = 60;
 /// If all of them prove nothing, it is tried again after so long. Where a silence comes between, the
 /// next heartbeat that is answered begins anew.
@@ -126,29 +121,6 @@ pub(super) struct Burst {
     repeats: u32,
     /// It goes on because a service seems to be dead.
     thorough: bool,
-}
-
-/// Rounds of samples that may follow each other quickly: a line that loses neither little nor much
-/// is in doubt for ever.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct Samples {
-    left: u32,
-    counted: Moment,
-}
-
-impl Samples {
-    pub(super) fn full(now: Moment) -> Samples {
-        Samples { left: SAMPLES_SAVED, counted: now }
-    }
-
-    /// Takes one; how long until the next.
-    fn take(&mut self, now: Moment) -> Duration {
-        let seconds = u32::try_from(now.since(self.counted).as_secs()).unwrap_or(u32::MAX);
-        self.left = self.left.saturating_add(seconds).min(SAMPLES_SAVED);
-        self.counted = self.counted + Duration::from_secs(u64::from(seconds));
-        self.left = self.left.saturating_sub(1);
-        if self.left > 0 { SAMPLE_GAP } else { SAMPLE_GAP_TIRED }
-    }
 }
 
 /// Answers in a row by which an impaired WAN on standby proves that it is well again.
@@ -255,6 +227,7 @@ impl Side {
         if self.hurries(role, settings, now) {
             self.next_beat = now;
         }
+        self.pace = self.cadence(role, settings, now);
         let mut orders = Vec::new();
         if self.burst.is_none() && now >= self.next_beat(role) {
             self.beat(role, settings, now, &mut orders);
@@ -267,9 +240,11 @@ impl Side {
         orders
     }
 
-    /// Whether it was left alone on standby and serves now: then it is asked at once.
+    /// Whether it is to be asked more often than when it was woken last, because it serves now or
+    /// traffic has begun: then it is asked at once if it would have had to wait.
     pub fn hurries(&self, role: &Role<'_>, settings: &Health, now: Moment) -> bool {
-        self.next_beat > now + self.cadence(role, settings, now)
+        let cadence = self.cadence(role, settings, now);
+        cadence < self.pace && self.next_beat > now + cadence
     }
 
     /// When [`Side::wake`] has something to do next.
@@ -306,8 +281,8 @@ impl Side {
         if self.rests(role) { self.next_beat.max(rest_until) } else { self.next_beat }
     }
 
-    /// How often there is a heartbeat. Each kind of target is asked once in an interval; where data
-    /// costs money, only one.
+    /// How often there is a heartbeat. Each kind of target is asked once in an interval, twice while
+    /// traffic comes back; where data costs money, only one.
     fn cadence(&self, role: &Role<'_>, settings: &Health, now: Moment) -> Duration {
         if self.rests(role) {
             return settings.interval.max(STANDBY_METERED);
@@ -315,7 +290,7 @@ impl Side {
         if role.metered {
             return settings.interval;
         }
-        let busy = role.serving && self.passive.comes_back(TRAFFIC, now);
+        let busy = role.serving && self.passive.comes_back(TRAFFIC_RECENT, now);
         settings.interval / (self.beats() * if busy { 2 } else { 1 })
     }
 
@@ -324,15 +299,22 @@ impl Side {
         self.targets.kinds().len().clamp(1, BEATS) as u32
     }
 
+    /// When the next heartbeat is: all sides have theirs at the same moments, so that the machine
+    /// wakes once for all.
+    fn beat_after(&mut self, cadence: Duration, now: Moment) {
+        self.next_beat = (now + cadence).floor(cadence);
+    }
+
     fn beat(&mut self, role: &Role<'_>, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
         if self.state == State::Unknown {
             self.start_burst(settings, now);
             return;
         }
         let cadence = self.cadence(role, settings, now);
-        self.next_beat = now + cadence;
+        self.beat_after(cadence, now);
+        let asked_lately = self.beaten.is_some_and(|beaten| now < beaten + RESTED_MAX);
         let stands_in = self.state == State::Up && self.passive.comes_back(cadence, now);
-        if role.metered && stands_in && self.skipped < SKIPPED_MAX {
+        if asked_lately && role.metered && stands_in && self.skipped < SKIPPED_MAX {
             self.skipped += 1;
             return;
         }
@@ -345,21 +327,22 @@ impl Side {
         }
     }
 
-    /// Whether losses are in doubt: there were some, or an answer is late and may turn out to be one.
-    pub fn doubts_losses(&self) -> bool {
+    /// Whether losses matter and are in doubt: there were some, or an answer is late and may turn
+    /// out to be one.
+    pub fn doubts_losses(&self, settings: &Health) -> bool {
         let answers = matches!(self.state, State::Up | State::Recovering | State::Impaired);
+        let matters = settings.max_loss_percent.is_some() && !self.targets.all_deaf();
         let late = |waiting: &Waiting| {
             waiting.patience == Patience::Late && !self.targets.is_deaf(waiting.target)
         };
         let doubt = || self.loss.doubtful() || self.waiting.values().any(late);
-        answers && !self.loss.alarming() && doubt()
+        matters && answers && !self.loss.alarming() && doubt()
     }
 
     /// Whether more probes would settle that; not before a burst has shown that it lives.
     fn samples(&self, role: &Role<'_>, settings: &Health) -> bool {
         let lives = self.burst.as_ref().is_none_or(|burst| !burst.answered.is_empty());
-        let matters = settings.max_loss_percent.is_some() && !self.targets.all_deaf();
-        matters && lives && self.doubts_losses() && !self.rests(role)
+        lives && self.doubts_losses(settings) && !self.rests(role)
     }
 
     fn sample(&mut self, role: &Role<'_>, settings: &Health, now: Moment, orders: &mut Vec<Order>) {
@@ -369,7 +352,7 @@ impl Side {
         for target in telling.iter().cycle().skip(first).take(count) {
             self.send(*target, settings, now, orders);
         }
-        let gap = self.samples.take(now);
+        let gap = self.samples.take(self.loss.doubtful(), now);
         self.next_sample = now + gap * role.doubtful.max(SAMPLERS) / SAMPLERS;
     }
 
@@ -565,7 +548,7 @@ impl Side {
                 let kind = self.targets.kind_of(target);
                 kind.into_iter().for_each(|kind| self.loss.forget((target, kind)));
             }
-            self.next_beat = now + settings.interval / 3;
+            self.beat_after(self.cadence(role, settings, now), now);
         } else if role.all_suspect && burst.excuses < EXCUSES_TOGETHER {
             // Then there is nothing better to go to, and it may be this machine that is slow.
             let (excuses, next_round) = (burst.excuses + 1, now);

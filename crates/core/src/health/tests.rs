@@ -383,6 +383,24 @@ fn each_kind_is_asked_once_in_an_interval_and_twice_while_traffic_comes_back() {
 }
 
 #[test]
+fn it_is_asked_at_once_when_traffic_begins_or_it_serves_and_not_because_a_burst_is_over() {
+    let mut driven = Driven::up_with(&MIXED);
+    driven.run(10_100);
+    driven.sent = 0;
+    driven.step();
+    assert_eq!(driven.sent, 0, "not before its turn");
+    driven.traffic = (10, 10);
+    (0..2).for_each(|_| driven.count());
+    driven.step();
+    assert!(driven.sent > 0, "traffic has begun");
+    driven.next_orders();
+    driven.run(600);
+    // The burst is over, and more are asked: but no heartbeat comes out of turn.
+    assert_eq!(driven.side.state(), State::Up);
+    assert!(!driven.side.hurries(&driven.role(&MIXED), &driven.settings, driven.now));
+}
+
+#[test]
 fn a_late_answer_is_reason_enough_for_more_questions() {
     let mut driven = Driven::up_with(&MIXED);
     driven.settings.timeout = Some(Duration::from_millis(200));

@@ -284,11 +284,11 @@ fn a_metered_line_that_serves_one_family_comes_back_over_the_other() {
     }
 }
 
-/// Bytes of a probe and its answer on the wire, without the link's own header.
+/// Bytes of a probe and its answer on the wire, with Ethernet headers.
 fn bytes(family: Family, kind: Kind) -> u64 {
     let header = match family {
-        Family::Ipv4 => 20,
-        Family::Ipv6 => 40,
+        Family::Ipv4 => 14 + 20,
+        Family::Ipv6 => 14 + 40,
     };
     match kind {
         // Header of 8, cookie and number of 16, there and back.
@@ -304,8 +304,8 @@ fn bytes(family: Family, kind: Kind) -> u64 {
 
 /// Bytes in a month of probing a metered standby with both families.
 ///
-/// The one that serves is asked as seldom as the standby, which the standby does not notice; the
-/// first days are left out, in which a budget's savings are spent.
+/// The one that serves is asked seldom, which the standby does not notice; the first days are left
+/// out, in which a budget's savings are spent.
 fn monthly(ails: &[Ail], loss: f64) -> u64 {
     let mut setup = Setup::of(&[1, 2]);
     setup.interval_ms = 30_000;

@@ -27,7 +27,7 @@ const BURST: Duration = Duration::from_millis(200);
 /// What was on its way when a line died still arrives: the third SYN of a handshake, late.
 const IN_FLIGHT: Duration = Duration::from_secs(5);
 /// The heartbeat of a metered WAN on standby.
-const STANDBY: Duration = Duration::from_secs(30);
+const STANDBY: Duration = Duration::from_secs(60);
 /// The longest pause before a step that failed is tried again.
 const STEP_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The hold time doubles at most this often.
@@ -334,8 +334,8 @@ impl World {
         self.broken(Law::Bounded, what);
     }
 
-    /// Were every heartbeat missed and every burst in vain, and the line sampled all the while: each
-    /// kind twice and a burst in each cycle, and all targets in each second.
+    /// Were every heartbeat missed and every burst in vain, and the line sampled all the while:
+    /// each kind twice and a burst in each cycle, and all targets in each second.
     fn too_many_probes(&self) -> Option<(WanId, Family, u64, u64)> {
         self.watch.this_hour.1.iter().find_map(|((id, family), sent)| {
             let wan = self.config.wans.iter().find(|w| self.numbers.get(&w.name) == Some(id))?;
