@@ -32,8 +32,9 @@ pub(crate) fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
             Leads::Ipv4 => ("map", ": ipv4_addr"),
             Leads::Nowhere => ("set", ""),
         };
-        let size = if spec.name.starts_with("slots") { "size 256;" } else { "" };
-        text += &format!("{kind} {} {{ {key} {value}; {size}\n }}\n", spec.name);
+        // Sized, as ours are: a hash that grows by itself does not show everything while it grows.
+        let size = if spec.name.starts_with("slots") { 256 } else { 8192 };
+        text += &format!("{kind} {} {{ {key} {value}; size {size};\n }}\n", spec.name);
     }
     text += "chain prerouting { type filter hook prerouting priority -90; policy accept;
              ct mark & 0x3f000000 vmap @restore4
