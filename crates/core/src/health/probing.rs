@@ -14,8 +14,6 @@ use crate::api::State;
 use crate::config::{Health, Kind};
 use crate::time::Moment;
 
-/// Heartbeats in an interval, where there are so many kinds of targets: each wakes this machine.
-const BEATS: usize = 2;
 /// While traffic has come back so lately over a side that serves, they come twice as often: what is
 /// lost shows sooner.
 const TRAFFIC_RECENT: Duration = Duration::from_secs(2);
@@ -291,12 +289,7 @@ impl Side {
             return settings.interval;
         }
         let busy = role.serving && self.passive.comes_back(TRAFFIC_RECENT, now);
-        settings.interval / (self.beats() * if busy { 2 } else { 1 })
-    }
-
-    /// How many heartbeats ask each kind once.
-    fn beats(&self) -> u32 {
-        self.targets.kinds().len().clamp(1, BEATS) as u32
+        settings.interval / (self.targets.beats() as u32 * if busy { 2 } else { 1 })
     }
 
     /// When the next heartbeat is: all sides have theirs at the same moments, so that the machine
@@ -319,7 +312,7 @@ impl Side {
             return;
         }
         (self.skipped, self.beaten) = (0, Some(now));
-        let asked = if role.metered { 1 } else { self.targets.share(self.beats() as usize) };
+        let asked = if role.metered { 1 } else { self.targets.share() };
         for _ in 0..asked {
             if let Some(target) = self.targets.next() {
                 self.send(target, settings, now, orders);

@@ -10,6 +10,9 @@ use crate::config::Kind;
 /// A deaf target is asked in every so many turns of its kind.
 const DEAF_TURN: usize = 10;
 
+/// Heartbeats in an interval, where there are so many kinds of targets: each wakes this machine.
+const BEATS: usize = 2;
+
 /// The targets of one side.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(super) struct Targets {
@@ -62,10 +65,15 @@ impl Targets {
         if some.is_empty() { (0..self.all.len()).collect() } else { some }
     }
 
-    /// How many are asked in the next of so many heartbeats that ask each kind once.
-    pub(super) fn share(&self, beats: usize) -> usize {
+    /// How many heartbeats ask each kind once: 1 or 2.
+    pub(super) fn beats(&self) -> usize {
+        self.kinds().len().clamp(1, BEATS)
+    }
+
+    /// How many are asked in the next heartbeat.
+    pub(super) fn share(&self) -> usize {
         let kinds = self.kinds().len().max(1);
-        let (done, most) = (self.turn % kinds, kinds.div_ceil(beats.max(1)));
+        let (done, most) = (self.turn % kinds, kinds.div_ceil(self.beats()));
         most.min(kinds - done)
     }
 

@@ -22,8 +22,6 @@ const RUNS: usize = 3;
 /// Between them: a line that has worked for a minute is dialled anew at once.
 const WORKED: Duration = Duration::from_secs(65);
 
-const HOLD: &str = r#""2s""#;
-
 /// All three WANs die, and come back in every order.
 pub(crate) fn house(page: &mut Page) -> Result<()> {
     let note = format!(
@@ -34,7 +32,7 @@ pub(crate) fn house(page: &mut Page) -> Result<()> {
         ORDERS.len()
     );
     // Lines that fail six times are held back ever longer; the next fault need not wait for that.
-    let mut house = House::build(|config| config.as_by_default().health("hold", HOLD))?;
+    let mut house = House::build(|config| config.as_by_default().health("hold", r#""2s""#))?;
     for number in 1..=3 {
         house.wait_up(number)?;
     }
