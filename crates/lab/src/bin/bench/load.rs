@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use anywan_lab::netns::Netns;
 use anywan_lab::servers::STREAM;
+use rustix::thread::CpuSet;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Ports that the sink listens on: one alone would run out of source ports within a second.
@@ -64,6 +65,13 @@ fn open(port: u16) -> Result<Socket> {
     door.listen(1024)?;
     door.set_nonblocking(true)?;
     Ok(door)
+}
+
+/// Where something is to run that must not be moved about.
+pub(crate) fn only_the_first_cpu() -> CpuSet {
+    let mut first = CpuSet::new();
+    first.set(0);
+    first
 }
 
 /// New connections a second from `space` to the sink at `server`, one after the other.

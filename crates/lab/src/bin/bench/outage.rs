@@ -24,6 +24,9 @@ const BEAT: Duration = Duration::from_millis(10);
 const WARM: Duration = Duration::from_secs(2);
 /// The kernel announces a change of carrier at once when none was before for so long.
 const QUIET: Duration = Duration::from_secs(3);
+/// Each run breaks the WAN so much later than the one before: traffic is counted and heartbeats come
+/// in rounds, of which no run is to meet the same moment.
+const LATER: Duration = Duration::from_millis(37);
 /// For whatever is waited for.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// The cost of a standby is counted for at least so long.
@@ -100,7 +103,8 @@ fn new_connections(page: &mut Page) -> Result<()> {
         "Three WANs, default settings; a client tries a new connection every 10 ms, and so is the \
          traffic of the line. The WAN of the best priority fails, another takes over. Left after: \
          from the fault to the first connection through the next WAN. Outage: the longest span \
-         without a success, which a fault that takes only a part need not have. {RUNS} runs each."
+         without a success, which a fault that takes only a part need not have. {RUNS} runs each, \
+         at any moment of the rounds of counting and heartbeats."
     );
     let columns = [
         "fault",
@@ -114,8 +118,8 @@ fn new_connections(page: &mut Page) -> Result<()> {
     page.table("Outage for new connections", &note, &columns);
     for case in cases() {
         let (mut left, mut outage, mut failed) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..RUNS {
-            let (report, at) = fail(&case)?;
+        for run in 0..u32::try_from(RUNS)? {
+            let (report, at) = fail(&case, LATER * run)?;
             let after = report.between(at, Instant::now());
             let by_next = after.attempts.iter().find(|a| a.result == Ok(case.next));
             left.push(ms(by_next.context("the next WAN")?.at - at));
@@ -139,8 +143,8 @@ fn new_connections(page: &mut Page) -> Result<()> {
     Ok(())
 }
 
-/// One run in a new lab; when the fault happened.
-fn fail(case: &Case) -> Result<(DialReport, Instant)> {
+/// One run in a new lab, with the fault so much `later`; when it happened.
+fn fail(case: &Case, later: Duration) -> Result<(DialReport, Instant)> {
     let (topology, _daemon) =
         lab(|config| if case.metered { config.wan(2, metered) } else { config })?;
     // Longer than any retransmission that could make a failure look like a slow success.
@@ -148,7 +152,7 @@ fn fail(case: &Case) -> Result<(DialReport, Instant)> {
     let dialer = client.dial(Proto::Tcp, Family::V4, BEAT);
     // The switch of a new lab may take a moment to see its cables.
     dialer.wait_for(30, DEADLINE, |taken| taken == 1)?;
-    sleep(case.wait);
+    sleep(case.wait + later);
     let mut at = Instant::now();
     for (number, fault) in &case.faults {
         at = Instant::now();

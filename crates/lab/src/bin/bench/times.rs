@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 use anywan_lab::daemon::{Config, Daemon};
 use anywan_lab::fault::Fault;
 use anywan_lab::topology::{Families, Family, Spec, Topology};
-use rustix::thread::{CpuSet, Pid, sched_setaffinity};
+use rustix::thread::{Pid, sched_setaffinity};
 
+use crate::load::only_the_first_cpu;
 use crate::report::{Page, median, ms, worst};
 use crate::watch::Watch;
 
@@ -99,10 +100,8 @@ fn set_apart(topology: &Topology, daemon: &Daemon) -> Result<()> {
         let outcome = space.try_run(&["unshare", "--mount", "sh", "-c", script])?;
         ensure!(outcome.status == 0, "two CPUs are needed: {outcome:?}");
     }
-    let mut first = CpuSet::new();
-    first.set(0);
     let pid = Pid::from_raw(i32::try_from(daemon.pid()?)?);
-    sched_setaffinity(pid, &first).context("pin the daemon to the first CPU")
+    sched_setaffinity(pid, &only_the_first_cpu()).context("pin the daemon to the first CPU")
 }
 
 /// What it costs while nothing happens.
