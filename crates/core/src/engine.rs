@@ -101,8 +101,8 @@ pub struct Engine {
     left: bool,
     /// Something that decisions and steps depend on has changed.
     stale: bool,
-    /// The health of a side has changed: decisions may have.
-    doubtful: bool,
+    /// The health of a side has changed: decisions may have to.
+    undecided: bool,
     attempts: Attempts,
     evacuations: Evacuations,
     resolving: Resolving,
@@ -147,7 +147,7 @@ impl Engine {
             leaving: false,
             left: false,
             stale: true,
-            doubtful: false,
+            undecided: false,
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
             resolving: Resolving::default(),
@@ -248,7 +248,7 @@ impl Engine {
                 self.take_announced(device, &resolvers, lives, now);
             }
             // It changes what people are told, and nothing else.
-            Event::Lent(lent) => self.doubtful |= replace(&mut self.observed.lent, lent),
+            Event::Lent(lent) => self.undecided |= replace(&mut self.observed.lent, lent),
             Event::ResolvConf(found) => self.take_resolv_conf(found, now),
             Event::Probe(result) => self.take_result(&result, now),
             Event::Traffic(traffic) => self.take_traffic(traffic, now),
@@ -309,7 +309,7 @@ impl Engine {
         self.mind_ends(now);
         self.mind_claims(now);
         self.mind_dials(now);
-        if self.stale || self.doubtful || self.attempts.due(now) {
+        if self.stale || self.undecided || self.attempts.due(now) {
             self.decide(now);
         }
         self.conclude_drill(now);
@@ -465,7 +465,7 @@ impl Engine {
 
     /// A change of health that changes no decision, as most do, causes no plan.
     fn decide(&mut self, now: Moment) {
-        self.doubtful = false;
+        self.undecided = false;
         let choice = choose(&self.config, &self.numbers, &self.facts, &self.sides, &self.drained);
         let mut changed = choice != self.choice;
         if changed {

@@ -145,7 +145,7 @@ impl Engine {
         let changed = replace(&mut self.observed.leases, leases);
         self.stale |= replace(&mut self.observed.undecided, undecided) || changed;
         // Problems come and go with time alone.
-        self.doubtful |= !self.clients.by_wan.is_empty();
+        self.undecided |= !self.clients.by_wan.is_empty();
         if changed {
             self.attempts.hurry(now);
         }

@@ -93,7 +93,7 @@ impl Engine {
             missing |= matches!(dial.state(), State::Waiting { .. } | State::Pause { .. });
             let rung = dial.poll_reset();
             if let Some(before) = self.dials.news(&name, &words) {
-                self.doubtful = true;
+                self.undecided = true;
                 let id = self.numbers.get(&name).copied();
                 self.tell(now, "dial", id, None, (&before, &words, ""));
             }

@@ -138,7 +138,7 @@ impl Engine {
     ) {
         let before = self.resolving.checks.fault(&resolver);
         self.resolving.checks.take(resolver, sequence, said, now);
-        self.doubtful |= before != self.resolving.checks.fault(&resolver);
+        self.undecided |= before != self.resolving.checks.fault(&resolver);
     }
 
     /// What is wrong with resolvers.

@@ -18,8 +18,8 @@ use crate::time::Moment;
 const ETHERNET: f64 = 14.0;
 /// How often traffic is counted while a side is in doubt: the gap of a burst's rounds.
 const PACE_DOUBT: Duration = Duration::from_millis(50);
-/// While there is traffic: its end is to be noticed well within half a second.
-const PACE_BUSY: Duration = Duration::from_millis(100);
+/// While there is traffic: three counts and a burst of 250 ms are half a second at most.
+const PACE_BUSY: Duration = Duration::from_millis(80);
 /// While there is none: to notice that it begins. From the first on it is counted along with other
 /// work, and at last by itself: to wake an idle machine costs more than what it then does.
 const PACE_IDLE: (Duration, Duration) = (Duration::from_millis(700), Duration::from_millis(1300));
@@ -322,7 +322,7 @@ impl Engine {
         change(side, &wan.health);
         let new = side.state();
         // This may be what others' flows wait for before they are told to move.
-        self.doubtful |= old != new || self.awaits_proof(family);
+        self.undecided |= old != new || self.awaits_proof(family);
         if old != new && (old == State::Down || new == State::Down) {
             self.ask_the_others(id, family, now);
         }

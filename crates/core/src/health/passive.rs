@@ -15,8 +15,8 @@ use crate::time::Moment;
 /// So many packets out without one back are a reason to ask: a single one may be the last of a
 /// conversation.
 const CALLS: u64 = 3;
-/// And for at least so long, however short the round trips are.
-const SILENCE_MIN: Duration = Duration::from_millis(100);
+/// And for at least so long, however short the round trips are: from one count to the next.
+const SILENCE_MIN: Duration = Duration::from_millis(80);
 /// How long traffic alone is not believed after probes have refuted it; doubles up to eight times.
 const DISTRUST: Duration = Duration::from_secs(10);
 const DISTRUST_DOUBLINGS: u32 = 5;
