@@ -127,7 +127,9 @@ fn choose_family(
         Trust::Down if config.router.all_down == AllDown::Try => (Trust::Down, Reason::Trying),
         Trust::Down | Trust::None => {
             let been_there = sides.values().any(|s| s.get(family).has_been_up());
-            let present = been_there || best == Trust::Down;
+            // What retires still has flows of it.
+            let retires = |f: &WanFacts| f.retiring && f.sides.get(family).hop.is_some();
+            let present = been_there || best == Trust::Down || facts.values().any(retires);
             let reason = if present { Reason::NoneWorks } else { Reason::Absent };
             return FamilyChoice { reason, ..FamilyChoice::default() };
         }

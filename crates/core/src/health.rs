@@ -263,6 +263,8 @@ impl Side {
         match obstacle {
             // A family that a WAN never had is no failure.
             Some(absent) if absent.is_absence() && (!self.been_up || absent == Obstacle::Off) => {
+                // One that was given up is as good as one that never was.
+                self.been_up = false;
                 self.enter(State::Unknown, absent.to_string(), now);
             }
             Some(obstacle) => self.fall(obstacle.to_string(), settings, now),
@@ -271,7 +273,7 @@ impl Side {
                 self.loss = Loss::default();
                 self.targets = Targets::default();
                 self.passive = Passive::default();
-                (self.next_beat, self.beaten) = (now, None);
+                self.may_be_back(now);
                 self.trusted = false;
                 if matches!(self.state, State::Unknown | State::Down) && !self.been_up {
                     self.enter(State::Unknown, "not probed yet".to_owned(), now);
@@ -289,6 +291,11 @@ impl Side {
     /// Asks at once instead of at the next heartbeat.
     pub fn recheck(&mut self, now: Moment) {
         self.next_beat = now;
+    }
+
+    /// What kept it from working is over: it is asked at once, whatever that costs.
+    pub fn may_be_back(&mut self, now: Moment) {
+        (self.next_beat, self.beaten) = (now, None);
     }
 
     /// New connections are about to be placed here: proves at once that it works, beside that.
@@ -387,8 +394,7 @@ impl Side {
         }
         let why = if self.mute {
             "probes go unanswered although traffic comes back".to_owned()
-        } else if self.loss.alarming() {
-            let limit = settings.max_loss_percent.unwrap_or_default();
+        } else if let Some(limit) = settings.max_loss_percent.filter(|_| self.loss.alarming()) {
             let percent = self.loss.worst_percent();
             format!("loses {percent:.0} % of its latest probes; the limit is {limit} %")
         } else if let Some((kind, count)) = self.targets.dead_service() {

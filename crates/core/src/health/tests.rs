@@ -524,6 +524,17 @@ fn heavy_loss_makes_it_impaired_soon_and_light_loss_never() {
 }
 
 #[test]
+fn losses_that_no_longer_matter_are_no_fault() {
+    let mut driven = Driven::up();
+    driven.loses_every = Some(3);
+    driven.run(20_000);
+    assert_eq!(driven.side.state(), State::Impaired);
+    driven.settings.max_loss_percent = None;
+    driven.run(12_000);
+    assert_eq!(driven.side.state(), State::Up, "{}", driven.side.reason());
+}
+
+#[test]
 fn a_portal_is_told_from_the_internet_and_over_when_somebody_has_signed_in() {
     let mut driven = Driven::new(Side::new(true, at(0)), true);
     driven.kinds = vec![Kind::Icmp, Kind::Http];
