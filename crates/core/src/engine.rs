@@ -129,7 +129,7 @@ pub struct Engine {
 impl Engine {
     /// An engine for `config`. `kept` is what an earlier run left; see [`Engine::kept`].
     pub fn new(mut config: Config, kept: &Kept) -> Engine {
-        config.retiring = retire(&config, &kept.retiring);
+        config.retiring = retire(&config, kept.retiring.iter().chain(&kept.wans));
         let mut engine = Engine {
             written: config.clone(),
             config,
@@ -177,6 +177,7 @@ impl Engine {
         Kept {
             numbers: self.numbers.clone(),
             retiring: self.written.retiring.clone(),
+            wans: self.written.wans.iter().map(without_secrets).collect(),
             drained: self.drained.clone(),
             tried_pins: self.dials.tried(),
         }
@@ -400,7 +401,7 @@ impl Engine {
     fn reconfigure(&mut self, mut config: Config, now: Moment) {
         let mut former = std::mem::take(&mut self.written.retiring);
         former.append(&mut self.written.wans);
-        config.retiring = retire(&config, &former);
+        config.retiring = retire(&config, former.iter());
         self.next_count = now + FLOWS_COUNTED;
         self.rewrite(config);
         // What is written now holds, not what was known last.
@@ -487,10 +488,14 @@ impl Engine {
 }
 
 /// Those of `former` that `config` no longer has: they retire.
-fn retire(config: &Config, former: &[Wan]) -> Vec<Wan> {
-    let gone = former.iter().filter(|old| config.wans.iter().all(|w| w.name != old.name));
-    // One that was dialled is hung up, and its secrets are not kept.
-    gone.cloned().map(|wan| Wan { ppp: None, ..wan }).collect()
+fn retire<'a>(config: &Config, former: impl Iterator<Item = &'a Wan>) -> Vec<Wan> {
+    let gone = former.filter(|old| config.wans.iter().all(|w| w.name != old.name));
+    // One that was dialled is hung up.
+    gone.map(without_secrets).collect()
+}
+
+fn without_secrets(wan: &Wan) -> Wan {
+    Wan { ppp: None, ..wan.clone() }
 }
 
 fn replace<T: PartialEq>(place: &mut T, value: T) -> bool {

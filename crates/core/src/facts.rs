@@ -25,6 +25,10 @@ pub struct Kept {
     pub numbers: Numbers,
     /// WANs that are no longer configured but still have flows.
     pub retiring: Vec<Wan>,
+    /// The WANs that were configured, without their secrets: those that are not when the daemon
+    /// starts again retire.
+    #[serde(default)]
+    pub wans: Vec<Wan>,
     /// The names of WANs that were taken out of service by hand.
     #[serde(default)]
     pub drained: BTreeSet<String>,
