@@ -60,6 +60,9 @@ pub struct Desired {
     pub table: Option<Table>,
     /// The programs that should run, by our name for each.
     pub children: BTreeMap<String, Program>,
+    /// Programs of which it is not known how they should run: those that do are left as they are.
+    #[serde(default)]
+    pub unknown_children: BTreeSet<String>,
     /// What tells this machine's own programs to ask our dnsmasq; `None`: what was there before.
     #[serde(default)]
     pub resolv_conf: Option<String>,
@@ -153,6 +156,7 @@ pub fn desire(basis: Basis<'_>) -> Desired {
             ways: maps::ways(basis),
         }),
         children: BTreeMap::new(),
+        unknown_children: BTreeSet::new(),
         resolv_conf: None,
     }
 }

@@ -14,7 +14,7 @@
 //!    └────────────────── Resetting
 //! ```
 //! A modem that is not there is waited for. Pauses grow from 1 s to 60 s and are short while
-//! nothing better works. pppd that hangs is ended, not waited for. A PIN is tried once: which one was
+//! nothing else works. pppd that hangs is ended, not waited for. A PIN is tried once: which one was
 //! tried outlives the daemon.
 
 mod said;
@@ -83,7 +83,7 @@ pub enum Line {
 pub struct Sight {
     /// It should be up.
     pub wanted: bool,
-    /// No better WAN works: there is no time to lose.
+    /// No other WAN works: there is no time to lose.
     pub urgent: bool,
     /// What is needed is there: the modem or the interface, the password.
     pub ready: bool,

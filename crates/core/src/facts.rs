@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Gateway, Wan};
+use crate::config::{Config, Gateway, Line, Wan};
 use crate::names::{Family, IfIndex, Mac, PROTOCOL, PerFamily, TableId, WanId};
 use crate::observed::{Address, Hop, Lease, Link, Neighbour, Observed, Route};
 
@@ -42,7 +42,8 @@ pub struct Kept {
 pub struct WanFacts {
     /// The interface's index, when it exists.
     pub device: Option<IfIndex>,
-    /// Its MTU in bytes, or what its lease says if that is less; 1500 while the interface is missing.
+    /// Its MTU in bytes, or what its lease says if that is less; what
+    /// it usually has while it is missing.
     pub mtu: u32,
     /// Shares its interface with a LAN or another WAN, so that its packets are known by the
     /// gateway's hardware address and next hop only.
@@ -146,6 +147,16 @@ pub fn read(config: &Config, numbers: &Numbers, observed: &Observed) -> BTreeMap
         .collect()
 }
 
+/// What an interface that is not there will have, most likely: PPPoE takes 8 bytes (RFC 2516). That it
+/// comes and goes then changes nothing but elements of the table.
+fn usual_mtu(wan: &Wan) -> u32 {
+    wan.ppp.as_ref().map_or(1500, |ppp| match (ppp.mtu, &ppp.line) {
+        (Some(mtu), _) => mtu.into(),
+        (None, Line::Ethernet { .. }) => 1492,
+        (None, Line::Modem(_)) => 1500,
+    })
+}
+
 fn wan_facts(config: &Config, id: WanId, wan: &Wan, observed: &Observed) -> WanFacts {
     let found = observed.link_named(&wan.interface);
     let shared = config.lans.iter().any(|lan| lan.interface == wan.interface)
@@ -154,7 +165,7 @@ fn wan_facts(config: &Config, id: WanId, wan: &Wan, observed: &Observed) -> WanF
     let table = TableId(config.router.table_base.0 + u32::from(id.0));
     WanFacts {
         device: found.map(|(index, _)| index),
-        mtu: found.map_or(1500, |(_, link)| mtu(link, lease)),
+        mtu: found.map_or_else(|| usual_mtu(wan), |(_, link)| mtu(link, lease)),
         shared,
         retiring: !config.wans.iter().any(|w| w.name == wan.name),
         sides: PerFamily::from_fn(|family| match found {

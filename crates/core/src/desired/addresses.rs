@@ -8,7 +8,7 @@
 //! which the first is used; nothing of ours goes by them, since our tables name the interface and
 //! take the gateway for directly connected. `gateway_alias` reaches the second one's page.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -32,9 +32,15 @@ pub(super) fn links_up(basis: Basis<'_>) -> BTreeSet<IfIndex> {
     addressed(basis).map(|(_, _, device)| device).collect()
 }
 
-/// Every address of ours.
+/// Every address of ours. One that two WANs have, as a WAN under another name and what retires under
+/// the former one do, is there once, for as long as either has it.
 pub(super) fn addresses(basis: Basis<'_>) -> BTreeSet<OwnAddress> {
-    addressed(basis).flat_map(|(id, wan, device)| of_wan(basis, id, wan, device)).collect()
+    let mut own: BTreeMap<(IfIndex, IpAddr), OwnAddress> = BTreeMap::new();
+    for one in addressed(basis).flat_map(|(id, wan, device)| of_wan(basis, id, wan, device)) {
+        let kept = own.entry((one.device, one.address)).or_insert_with(|| one.clone());
+        kept.until = kept.until.zip(one.until).map(|(a, b)| a.max(b));
+    }
+    own.into_values().collect()
 }
 
 fn of_wan(basis: Basis<'_>, id: WanId, wan: &Wan, device: IfIndex) -> Vec<OwnAddress> {

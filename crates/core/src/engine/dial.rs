@@ -14,7 +14,7 @@ use crate::dial::{Dial, Line, Rung, Said, Sight, State};
 use crate::names::{Family, Secret, WanId, fingerprint};
 use crate::observed::{ChildEnd, Dialling};
 use crate::render::ppp;
-use crate::steps::{Ask, Reset};
+use crate::steps::{Ask, Reset, Step};
 use crate::time::Moment;
 
 /// How often what is missing is looked for: a person who plugs a modem in watches.
@@ -52,6 +52,11 @@ impl Dials {
     fn news(&mut self, name: &str, words: &str) -> Option<String> {
         let before = self.told.insert(name.to_owned(), words.to_owned()).unwrap_or_default();
         (before != words).then_some(before)
+    }
+
+    /// Whether a WAN's modem is being reset.
+    fn resets(&self, name: &str) -> bool {
+        self.by_wan.get(name).is_some_and(|dial| matches!(dial.state(), State::Resetting { .. }))
     }
 
     pub(super) fn look_soon(&mut self) {
@@ -119,7 +124,10 @@ impl Engine {
         let devices: BTreeSet<String> = modems.map(|modem| modem.device.clone()).collect();
         let files = self.dialled().filter_map(|(_, ppp)| ppp.secret_file());
         let secrets: BTreeSet<String> = files.map(str::to_owned).collect();
-        self.asks.push_back(Ask::Look { devices, secrets });
+        let ports = self.dialled().filter(|(wan, _)| !self.dials.resets(&wan.name));
+        let ports = ports.filter_map(|(_, ppp)| Some(ppp.modem()?.reset_usb.clone()));
+        let ports: BTreeSet<String> = ports.filter(|port| !port.is_empty()).collect();
+        self.asks.push_back(Ask::Look { devices, secrets, ports });
     }
 
     pub(super) fn dial_deadline(&self) -> Option<Moment> {
@@ -184,6 +192,13 @@ impl Engine {
         (noted && !pin.is_empty()).then(|| fingerprint([wan.name.as_str(), pin.reveal()]))
     }
 
+    /// Whether a step starts a program that tells a SIM its PIN.
+    pub fn sends_a_pin(&self, step: &Step) -> bool {
+        let Step::StartChild { name, .. } = step else { return false };
+        let dial = name.strip_prefix("ppp-").and_then(|wan| self.dials.by_wan.get(wan));
+        dial.and_then(Dial::wants) == Some(true)
+    }
+
     fn fresh_password(&self, ppp: &Ppp) -> Option<Secret> {
         match &ppp.password {
             Password::None => Some(Secret::default()),
@@ -213,6 +228,15 @@ impl Engine {
             Some((name, program))
         };
         self.dialled().filter_map(program).collect()
+    }
+
+    /// The programs that should dial, but with a password that has not been read.
+    pub(super) fn unknown_dial_programs(&self) -> BTreeSet<String> {
+        let unknown = |(wan, ppp): &(&Wan, &Ppp)| {
+            let wants = self.dials.by_wan.get(&wan.name).and_then(Dial::wants);
+            wants.is_some() && self.password(ppp).is_none()
+        };
+        self.dialled().filter(unknown).map(|(wan, _)| program_of(&wan.name)).collect()
     }
 
     /// Takes in what programs wrote.

@@ -120,6 +120,9 @@ impl Engine {
         drill.mended = Some(now);
         let wan = drill.wan;
         self.stale = true;
+        for family in Family::BOTH {
+            self.with_side(wan, family, now, |side, _| side.may_be_back(now));
+        }
         self.tell(now, "drill", Some(wan), None, ("cut", "mended", reason));
     }
 

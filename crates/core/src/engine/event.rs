@@ -193,8 +193,8 @@ pub enum Event {
 pub struct Happening {
     /// When.
     pub at: Moment,
-    /// `state`, `choice`, `told`, `drain`, `linger`, `drill`, `dial`, `repair`, `problem`, `solved`,
-    /// `config`.
+    /// `state`, `choice`, `told`, `drain`, `linger`, `drill`, `dial`, `repair`, `foreign`, `problem`,
+    /// `solved`, `config`.
     pub kind: &'static str,
     /// The WAN concerned, or empty.
     pub wan: String,

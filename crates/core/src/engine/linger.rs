@@ -20,10 +20,13 @@ const RECHECK: Duration = Duration::from_secs(30);
 pub(super) struct Lingering(BTreeMap<(WanId, Family), (Moment, Option<Moment>)>);
 
 impl Engine {
-    /// Whether a WAN's flows should go once they have lingered: others are proven to be better.
+    /// Whether a WAN's flows should go once they have lingered: others are proven to be better. Those
+    /// of one that was taken out of service by hand stay.
     fn is_left(&self, id: WanId, family: Family) -> bool {
         let choice = self.choice.get(family);
-        choice.reason == Reason::BestPriority
+        let drained = self.wan(id).is_some_and(|wan| self.drained.contains(&wan.name));
+        !drained
+            && choice.reason == Reason::BestPriority
             && choice.usable.contains(&id)
             && !choice.serving.contains_key(&id)
             && !choice.lost.contains(&id)

@@ -139,8 +139,12 @@ impl Engine {
         if self.leaving {
             return desired::nothing(&self.observed);
         }
-        let (children, resolv_conf) = (self.programs(now), self.wanted_resolv_conf());
-        Desired { children, resolv_conf, ..desired::desire(self.basis()) }
+        Desired {
+            children: self.programs(now),
+            unknown_children: self.unknown_dial_programs(),
+            resolv_conf: self.wanted_resolv_conf(),
+            ..desired::desire(self.basis())
+        }
     }
 
     /// A program that does not start is asked for again after a pause of its own.

@@ -1,5 +1,6 @@
 //! The engine against a world that does exactly what steps say: `expect`.
 
+mod anew;
 mod announced;
 mod cpu;
 mod hand;
@@ -14,7 +15,7 @@ use crate::config::{
     Addressing, AllDown, Cpu, Gateway, Health, Inbound, Lan, Nat, Router, Sticky, Target,
 };
 use crate::names::{IfIndex, Mac, MarkField, RulePriority, TableId, Weight};
-use crate::observed::{Address, Hop, Link, Neighbour, Nft, Route, Structure, TcpFlow};
+use crate::observed::{Address, Dialling, Hop, Link, Neighbour, Nft, Route, Structure, TcpFlow};
 use crate::steps::{Failure, ProbeResult, expect};
 
 /// A router with a LAN on eth0 and WANs on wan1, wan2, ...; probes are answered by the WANs in
@@ -41,6 +42,8 @@ struct World {
     searches: usize,
     /// How often routers were asked to announce themselves.
     solicited: u32,
+    /// What dialling finds.
+    dialling: Dialling,
 }
 
 fn wan(number: u8, priority: u8, weight: u16) -> Wan {
@@ -162,12 +165,18 @@ impl World {
             flows: 0,
             searches: 0,
             solicited: 0,
+            dialling: Dialling::default(),
         }
     }
 
     fn restarted(self) -> World {
+        let config = self.engine.config.clone();
+        self.restarted_with(config)
+    }
+
+    fn restarted_with(self, config: Config) -> World {
         let kept = self.engine.kept();
-        World { engine: Engine::new(self.engine.config.clone(), &kept), ..self }
+        World { engine: Engine::new(config, &kept), ..self }
     }
 
     fn tell_facts(&mut self) {
@@ -258,7 +267,10 @@ impl World {
                 self.searches += 1;
                 self.engine.handle(Event::Untranslated { family, deleted: 0 }, self.now);
             }
-            Ask::Look { .. } | Ask::Reset { .. } => panic!("nothing is dialled here"),
+            Ask::Look { .. } => {
+                self.engine.handle(Event::Dialling(self.dialling.clone()), self.now);
+            }
+            Ask::Reset { .. } => panic!("nothing is reset here"),
             Ask::Evacuate { wan, family, .. } => {
                 self.evacuated.push((wan, family));
                 self.calls.push(("delete", family));
@@ -480,31 +492,6 @@ fn sixty_wans_with_twenty_flapping_stay_correct_and_bounded() {
     assert!(rules < 200, "{rules} rules");
     world.seconds(400);
     assert_eq!(world.serving(Family::Ipv4), (1..20).collect::<Vec<u8>>());
-}
-
-#[test]
-fn a_wan_taken_out_of_the_file_keeps_its_flows_until_the_last_is_over() {
-    let all = config(vec![wan(1, 1, 1), wan(2, 1, 1)]);
-    let mut world = World::new(all.clone(), 2);
-    world.seconds(5);
-    world.flows = 3;
-    let mut less = all;
-    less.wans.remove(1);
-    world.engine.handle(Event::Config(Box::new(less)), world.now);
-    world.seconds(30);
-    assert_eq!(world.slot_chains("slots4"), BTreeSet::from(["place1"]));
-    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x200_0000)], "keep4_2");
-    assert!(world.kernel.routes.iter().any(|r| r.table == TableId(17002)));
-    assert_eq!(world.kernel.nft.maps["from_wan"][&Key::Number(12)], "from2");
-    assert!(!world.kernel.nft.maps["out_by4"].contains_key(&Key::Number(12)));
-    assert_eq!(world.engine.status(&|_| String::new()).wans.len(), 1);
-    let mut world = world.restarted();
-    world.seconds(5);
-    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x200_0000)], "keep4_2");
-    world.flows = 0;
-    world.seconds(30);
-    assert!(!world.kernel.nft.maps["restore4"].contains_key(&Key::Number(0x200_0000)));
-    assert!(!world.kernel.routes.iter().any(|r| r.table == TableId(17002)));
 }
 
 #[test]

@@ -104,6 +104,7 @@ fn children(observed: &Observed, desired: &Desired) -> Vec<Step> {
                 let (name, program) = (name.clone(), program.clone());
                 start.push(Step::ReloadChild { name, program });
             }
+            None if desired.unknown_children.contains(name) => {}
             Some(_) | None => stop.push(Step::StopChild { name: name.clone() }),
         }
     }

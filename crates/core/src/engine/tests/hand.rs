@@ -101,6 +101,15 @@ fn flows_of_a_wan_that_is_left_linger_and_are_then_released_again_and_again() {
 }
 
 #[test]
+fn flows_of_a_wan_that_was_drained_do_not_linger_but_stay() {
+    let mut world = World::new(config(vec![metered(wan(1, 1, 1), 60), wan(2, 2, 1)]), 2);
+    world.seconds(5);
+    drain(&mut world, 1, true);
+    world.seconds(300);
+    assert_eq!((world.serving(Family::Ipv4), world.released.len()), (vec![2], 0));
+}
+
+#[test]
 fn flows_linger_for_ever_where_nothing_else_is_said() {
     let mut world = World::new(config(vec![wan(1, 1, 1), wan(2, 2, 1)]), 2);
     world.seconds(1000);
@@ -132,6 +141,23 @@ fn a_drill_cuts_by_elements_alone_is_noticed_by_probes_and_undone_in_time() {
     world.seconds(15);
     assert_eq!(world.engine.drilling(), None);
     assert_eq!(told(&world, "drill"), ["wan1 cut", "wan1 mended", "wan1 back"]);
+}
+
+#[test]
+fn a_metered_wan_is_asked_as_soon_as_its_drill_is_over() {
+    let mut costly = wan(1, 1, 1);
+    (costly.metered, costly.budget) = (true, Some(30_000_000));
+    let mut world = World::new(config(vec![costly, wan(2, 2, 1)]), 2);
+    // Until it owes more than it may.
+    world.seconds(3_600);
+    let drill = Event::Drill { wan: WanId(1), span: Duration::from_secs(30) };
+    world.engine.handle(drill, world.now);
+    world.alive.remove(&WanId(1));
+    world.seconds(29);
+    assert_eq!(world.serving(Family::Ipv4), [2]);
+    world.alive.insert(WanId(1));
+    world.seconds(15);
+    assert_eq!(told(&world, "drill").last().unwrap(), "wan1 back");
 }
 
 #[test]
