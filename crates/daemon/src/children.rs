@@ -226,6 +226,11 @@ impl Children {
         self.reap()
     }
 
+    /// Whether there is something to take out.
+    pub fn has_ended(&self) -> bool {
+        self.running.values().any(|child| child.is_over(Duration::ZERO))
+    }
+
     /// Takes out what has ended; says how those did that nobody had asked to.
     pub fn reap(&mut self) -> Vec<ChildEnd> {
         let over: Vec<String> = self

@@ -9,6 +9,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anywan_core::engine::Event;
@@ -84,8 +85,26 @@ pub fn log_of(children: &Children, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).replace('\r', "\n"))
 }
 
-/// Gives a modem a new start, and sends the outcome.
-pub fn reset(wan: String, how: Reset, outcome: mpsc::Sender<Event>) {
+/// Where the kernel is told whether a device may be on the bus (Documentation/usb/authorization.rst).
+fn authorized(port: &str) -> String {
+    format!("/sys/bus/usb/devices/{port}/authorized")
+}
+
+/// Lets devices back on the USB bus that a reset has left off it.
+pub fn put_back_on_the_bus(ports: &BTreeSet<String>) {
+    for path in ports.iter().map(|port| authorized(port)) {
+        if fs::read_to_string(&path).is_ok_and(|text| text.trim() == "0") {
+            match fs::write(&path, "1") {
+                Ok(()) => tracing::info!(path, "a device that was off the bus is let on again"),
+                Err(error) => tracing::warn!(path, %error, "a device stays off the bus"),
+            }
+        }
+    }
+}
+
+/// Gives a modem a new start, and sends the outcome. The thread is to be waited for where a modem
+/// would be left off the bus.
+pub fn reset(wan: String, how: Reset, outcome: mpsc::Sender<Event>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let error = carry_out(&how).err();
         match &error {
@@ -94,7 +113,7 @@ pub fn reset(wan: String, how: Reset, outcome: mpsc::Sender<Event>) {
         }
         // A daemon that ends does not wait for it.
         let _ = outcome.blocking_send(Event::Reset { wan, error });
-    });
+    })
 }
 
 fn carry_out(how: &Reset) -> Result<(), String> {
@@ -103,7 +122,7 @@ fn carry_out(how: &Reset) -> Result<(), String> {
             send(device, command).map_err(|error| format!("{device}: {error}"))
         }
         Reset::Usb { port } => {
-            let path = format!("/sys/bus/usb/devices/{port}/authorized");
+            let path = authorized(port);
             let write = |text: &str| fs::write(&path, text).map_err(|e| format!("{path}: {e}"));
             write("0")?;
             std::thread::sleep(OFF_TIME);

@@ -10,7 +10,7 @@
 //! many containers, cannot be renamed over: that one is written in place.
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -202,13 +202,23 @@ fn put(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let renamed = write_new(&beside, text, mode).and_then(|()| fs::rename(&beside, path));
     let Err(error) = renamed else { return Ok(()) };
     let _ = fs::remove_file(&beside);
+    // Where there is no room for a new file, there is none in the old one once it was emptied.
+    let no_other_way = [
+        ErrorKind::ResourceBusy,
+        ErrorKind::ReadOnlyFilesystem,
+        ErrorKind::PermissionDenied,
+        ErrorKind::CrossesDevices,
+    ];
+    if !no_other_way.contains(&error.kind()) {
+        return Err(error);
+    }
     // Mounted by itself, or the only thing in its folder that may be written. Not through a link: that
     // would write somebody else's file.
     let mut options = File::options();
     let file = options.write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let Ok(mut file) = file else { return Err(error) };
-    file.set_len(0)?;
     file.write_all(text)?;
+    file.set_len(text.len() as u64)?;
     // Where only the owner may, the mode stays.
     let _ = file.set_permissions(Permissions::from_mode(mode & 0o7777));
     file.sync_all()

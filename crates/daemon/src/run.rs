@@ -13,13 +13,14 @@ mod read;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::PathBuf;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use anywan_core::api::{Notice, Plan, Problem};
 use anywan_core::config::{self, Config};
 use anywan_core::engine::{Engine, Event, Happening, KeptLease};
-use anywan_core::names::Family;
+use anywan_core::names::{Family, MarkField};
 use anywan_core::observed::ChildEnd;
 use anywan_core::steps::{ProbeResult, Step};
 use anywan_core::time::Moment;
@@ -124,6 +125,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         unread: false,
         cpus_at: None,
         outcomes: outcomes_to,
+        resets: Vec::new(),
+        ends,
     };
     daemon.keep();
     daemon.reread_all();
@@ -135,7 +138,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     daemon.systemd.status(daemon.engine.summary(), daemon.clock.now());
     daemon.systemd.ready(daemon.clock.now());
     let inbox = Inbox { results, answers, heard, outcomes, requests };
-    let ended = daemon.watch(signals, monitor, ends, inbox).await;
+    let ended = daemon.watch(signals, monitor, inbox).await;
     server.stop().await;
     ended
 }
@@ -254,6 +257,10 @@ struct Daemon {
     cpus_at: Option<Moment>,
     /// For the answers of what takes long.
     outcomes: mpsc::Sender<Event>,
+    /// Modems that are off the bus for a moment.
+    resets: Vec<JoinHandle<()>>,
+    /// The ends of flows.
+    ends: Destroyed,
 }
 
 /// What reaches the loop from tasks.
@@ -286,10 +293,8 @@ impl Daemon {
         &mut self,
         mut signals: Signals,
         mut monitor: Monitor,
-        mut ends: Destroyed,
-        inbox: Inbox,
+        mut inbox: Inbox,
     ) -> anyhow::Result<()> {
-        let Inbox { mut results, mut answers, mut outcomes, mut heard, mut requests } = inbox;
         let mut reread_at = self.clock.now() + REREAD;
         while !self.engine.left() {
             let engine = self.engine.poll_deadline();
@@ -309,17 +314,17 @@ impl Daemon {
                     self.hear_announced(monitor.announced());
                     self.reread(hints);
                 }
-                gone = ends.next() => self.hear_of_ends(gone),
+                gone = self.ends.next() => self.hear_of_ends(gone),
                 ended = self.children.ended() => self.hear_of_children(ended),
-                Some(result) = results.recv() => self.handle(Event::Probe(result)),
-                Some(answer) = answers.recv() => self.handle(answer),
-                Some((wan, news)) = heard.recv() => self.handle(Event::Dhcp { wan, news }),
+                Some(result) = inbox.results.recv() => self.handle(Event::Probe(result)),
+                Some(answer) = inbox.answers.recv() => self.handle(answer),
+                Some((wan, news)) = inbox.heard.recv() => self.handle(Event::Dhcp { wan, news }),
                 _ = signals.hangup.recv() => {
                     // What is wrong is in the log and among the problems.
                     let _ = self.reload();
                 }
-                Some(outcome) = outcomes.recv() => self.handle(outcome),
-                Some(request) = requests.recv() => self.answer(request),
+                Some(outcome) = inbox.outcomes.recv() => self.handle(outcome),
+                Some(request) = inbox.requests.recv() => self.answer(request),
                 () = gone(self.follower.as_ref()) => self.end_drill("nobody follows it any more"),
                 () = tokio::time::sleep(self.clock.until(wait)) => {}
             }
@@ -333,12 +338,9 @@ impl Daemon {
             if self.unread {
                 reread_at = reread_at.min(self.clock.now() + REREAD_FAILED);
             }
-            // What has been answered by now is heard before anybody is judged by silence, however
-            // busy the kernel's announcements keep this loop.
+            // What has been answered by now is heard before anybody is judged by silence.
             tokio::task::yield_now().await;
-            while let Ok(result) = results.try_recv() {
-                self.handle(Event::Probe(result));
-            }
+            self.hear_what_waits(&mut inbox);
             self.settle();
             self.go_on_waking();
             self.look_at_cpus();
@@ -346,7 +348,35 @@ impl Daemon {
         }
         self.systemd.stopping(self.clock.now());
         self.end_drill("the daemon ends");
+        for reset in self.resets.drain(..) {
+            // What it panicked about has been told.
+            let _ = reset.join();
+        }
         Ok(())
+    }
+
+    /// However busy the kernel's announcements keep the loop, nobody else waits for long.
+    fn hear_what_waits(&mut self, inbox: &mut Inbox) {
+        while let Ok(result) = inbox.results.try_recv() {
+            self.handle(Event::Probe(result));
+        }
+        while let Ok(answer) = inbox.answers.try_recv() {
+            self.handle(answer);
+        }
+        while let Ok((wan, news)) = inbox.heard.try_recv() {
+            self.handle(Event::Dhcp { wan, news });
+        }
+        while let Ok(outcome) = inbox.outcomes.try_recv() {
+            self.handle(outcome);
+        }
+        if let Ok(request) = inbox.requests.try_recv() {
+            self.answer(request);
+        }
+        // Also of those that were asked to end there is something to hear: that they are gone.
+        if self.children.has_ended() {
+            let ended = self.children.reap();
+            self.hear_of_children(ended);
+        }
     }
 
     fn handle(&mut self, event: Event) {
@@ -377,8 +407,12 @@ impl Daemon {
     fn carry_out(&mut self, step: Step) -> Hints {
         tracing::debug!(%step, "step");
         if let Step::StartChild { .. } = step {
-            // A PIN counts as tried before it is sent.
-            self.keep();
+            // A PIN counts as tried before it is sent; if that cannot be noted, it is not sent.
+            if !self.keep() && self.engine.sends_a_pin(&step) {
+                let error = "that its PIN was tried cannot be noted".to_owned();
+                self.handle(Event::StepFailed { step, error });
+                return Hints::default();
+            }
         }
         let touched = touched_by(&step);
         let now = self.clock.now();
@@ -477,7 +511,9 @@ impl Daemon {
                 self.handle(Event::Solved { code, at });
                 self.look_at_config();
                 if changed {
+                    let mark_field = config.router.mark_field;
                     self.handle(Event::Config(Box::new(config)));
+                    self.follow_marks(mark_field);
                     self.keep();
                     self.reread_all();
                 }
@@ -495,10 +531,22 @@ impl Daemon {
         }
     }
 
-    fn keep(&mut self) {
+    /// Other bits of marks are ours now.
+    fn follow_marks(&mut self, field: MarkField) {
+        self.waking.ask_by(field.ask());
+        match Destroyed::open(field.number_mask()) {
+            Ok(ends) => self.ends = ends,
+            Err(error) => tracing::warn!(%error, "the ends of flows are not watched anew"),
+        }
+    }
+
+    /// Keeps what is to outlive this run; whether that worked.
+    fn keep(&mut self) -> bool {
         let at = self.options.state_dir.display().to_string();
         let code = "state.not-kept".to_owned();
-        match self.state.keep(&self.engine.kept()) {
+        let kept = self.state.keep(&self.engine.kept());
+        let worked = kept.is_ok();
+        match kept {
             Ok(()) => self.handle(Event::Solved { code, at }),
             Err(error) => {
                 let what = format!("WAN numbers cannot be kept: {error}");
@@ -507,6 +555,7 @@ impl Daemon {
                 self.handle(Event::Problem(Problem { code, at, what, hint }));
             }
         }
+        worked
     }
 }
 

@@ -1,6 +1,6 @@
-//! The state directory: who may use it, and what is kept in it between runs: WAN numbers, WANs
-//! that retire or are drained, PINs that were refused (their fingerprints; only root may read them). Without it anywan still routes; it only forgets between runs, and
-//! says so.
+//! The state directory: who may use it, and what is kept in it between runs: WANs and their
+//! numbers, those that retire or are drained, PINs that were refused (their fingerprints; only root
+//! may read them). Where it is full anywan still routes; it only forgets between runs, and says so.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -18,8 +18,9 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 
-/// A file larger than this is not ours: a retiring WAN takes about 1 KiB, and there are 62.
-const KEPT_BYTES_MAX: u64 = 64 * 1024;
+/// A file larger than this is not ours: a WAN with many targets takes some KiB, and there are 62, with
+/// those that retire.
+const KEPT_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why the state directory cannot be used.
 #[derive(Debug, Error)]
@@ -83,6 +84,8 @@ impl StateDir {
             .create(true)
             .truncate(false)
             .write(true)
+            // Who may not open it cannot lock it.
+            .mode(0o600)
             .open(path.join("lock"))
             .map_err(unusable)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -105,7 +108,9 @@ impl StateDir {
         if self.kept() == *kept {
             return Ok(());
         }
-        self.replace("wans.json", &serde_json::to_vec_pretty(kept)?)
+        self.write_beside("wans.json", &serde_json::to_vec_pretty(kept)?)?.sync_all()?;
+        fs::rename(self.path.join("wans.json.new"), self.path.join("wans.json"))?;
+        File::open(&self.path)?.sync_all()
     }
 
     /// The leases that the last run had, as far as they are not over.
@@ -143,17 +148,19 @@ impl StateDir {
                 (name, StoredLease { kept: kept.clone(), ends })
             })
             .collect();
-        self.replace("leases.json", &serde_json::to_vec_pretty(&stored)?)
+        // Not on disk at once, which may take seconds: a server gives what it gave before.
+        self.write_beside("leases.json", &serde_json::to_vec_pretty(&stored)?)?;
+        fs::rename(self.path.join("leases.json.new"), self.path.join("leases.json"))
     }
 
-    fn replace(&self, name: &str, text: &[u8]) -> io::Result<()> {
-        let (new, path) = (self.path.join(format!("{name}.new")), self.path.join(name));
+    /// Writes what is to take the place of a file.
+    fn write_beside(&self, name: &str, text: &[u8]) -> io::Result<File> {
+        let new = self.path.join(format!("{name}.new"));
         // Also what would let a PIN be guessed.
         let mut options = File::options();
         let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&new)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(new, path)
+        Ok(file)
     }
 }

@@ -238,6 +238,15 @@ async fn of_two_servers_on_one_socket_the_second_is_refused() {
 }
 
 #[tokio::test]
+async fn nobody_keeps_a_server_from_starting_by_locking_its_folder() {
+    let room = Room::new();
+    std::fs::create_dir(room.0.join("s")).expect("a folder");
+    let folder = std::fs::File::open(room.0.join("s")).expect("everybody may");
+    rustix::fs::flock(&folder, rustix::fs::FlockOperation::LockShared).expect("and lock it");
+    assert!(start(&room).is_ok());
+}
+
+#[tokio::test]
 async fn a_dead_socket_is_replaced_and_anything_else_is_left_alone() {
     let room = Room::new();
     std::fs::create_dir(room.0.join("s")).expect("a directory");

@@ -131,6 +131,16 @@ fn nothing_is_taken_that_could_not_be_given_back() {
 }
 
 #[test]
+fn a_file_is_not_emptied_where_no_new_one_can_be_written() {
+    let room = Room::new();
+    fs::write(room.file(), "nameserver 192.0.2.1\n").expect("writable");
+    // As on a full disk, there is no place for the new file.
+    fs::create_dir(with_suffix(&room.file(), ".anywan")).expect("writable");
+    assert!(room.open().apply(&take()).is_err());
+    assert_eq!(fs::read_to_string(room.file()).expect("there"), "nameserver 192.0.2.1\n");
+}
+
+#[test]
 fn ours_of_which_nothing_was_kept_does_not_stay() {
     let room = Room::new();
     fs::write(room.file(), TEXT).expect("writable");

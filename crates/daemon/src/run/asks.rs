@@ -8,7 +8,7 @@ use anywan_core::dhcp::Port;
 use anywan_core::engine::Event;
 use anywan_core::names::Mark;
 use anywan_core::observed::TcpFlow;
-use anywan_core::steps::Ask;
+use anywan_core::steps::{Ask, Reset};
 use anywan_core::time::Moment;
 
 use super::{Daemon, chain};
@@ -44,6 +44,11 @@ impl Waking {
     pub(super) fn new(ask: Mark) -> Waking {
         let (flows, again) = (VecDeque::new(), VecDeque::new());
         Waking { flows, next: Moment::default(), again, ask }
+    }
+
+    /// From now on the routing leads to LANs only under this mark.
+    pub(super) fn ask_by(&mut self, ask: Mark) {
+        self.ask = ask;
     }
 
     /// When the next portion is due.
@@ -114,8 +119,16 @@ impl Daemon {
                 }
                 return;
             }
-            Ask::Look { devices, secrets } => Ok(Event::Dialling(ppp::look(devices, secrets))),
-            Ask::Reset { wan, how } => return ppp::reset(wan, how, self.outcomes.clone()),
+            Ask::Look { devices, secrets, ports } => {
+                ppp::put_back_on_the_bus(&ports);
+                Ok(Event::Dialling(ppp::look(devices, secrets)))
+            }
+            Ask::Reset { wan, how } => {
+                self.resets.retain(|reset| !reset.is_finished());
+                let over_soon = matches!(how, Reset::Usb { .. });
+                let reset = ppp::reset(wan, how, self.outcomes.clone());
+                return self.resets.extend(over_soon.then_some(reset));
+            }
             Ask::CountTraffic => self.kernel.traffic().map(Event::Traffic),
             Ask::CountFlows { wan, mark: (mark, mask) } => {
                 let count = self.kernel.count_flows(mark, mask);

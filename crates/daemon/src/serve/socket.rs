@@ -8,8 +8,10 @@ use std::os::unix::fs::{
 };
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 /// Who may talk to the daemon: its user and group.
@@ -20,6 +22,11 @@ const DIR_MODE: u32 = 0o755;
 
 /// Connections that wait to be accepted; together with those open enough for any household.
 const BACKLOG: i32 = 64;
+
+/// How often a folder that is locked is tried again, and how soon: another daemon is done within a
+/// few milliseconds.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why the API cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -73,9 +80,20 @@ pub(super) fn listen(path: &Path) -> Result<(UnixListener, SocketFile), ServeErr
     fs::DirBuilder::new().recursive(true).mode(DIR_MODE).create(directory).map_err(failed)?;
     // Two daemons starting at once would both find the same dead socket and both replace it.
     let guard = fs::File::open(directory).map_err(failed)?;
-    flock(&guard, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+    lock(&guard).map_err(|error| failed(error.into()))?;
     make_room(path)?;
     bind(path).map_err(failed)
+}
+
+/// Locks a folder, if nobody keeps it: everybody may lock it, and nobody is to keep us from starting.
+fn lock(folder: &fs::File) -> Result<(), Errno> {
+    for _ in 0..LOCK_TRIES {
+        match flock(folder, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            other => return other,
+        }
+    }
+    Ok(())
 }
 
 /// Removes what a dead daemon has left.
