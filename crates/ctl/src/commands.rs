@@ -21,7 +21,7 @@ use crate::failure::Failure;
 /// What people can ask for.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show every WAN and every problem; exit status 1 when no WAN works.
+    /// Show every WAN and every problem; exit status 1 when no WAN serves.
     Status {
         /// Print JSON.
         #[arg(long)]
@@ -175,15 +175,41 @@ fn read(file: &std::path::Path) -> Result<(String, Vec<u8>), Failure> {
         Ok(_) if name == "-" => Ok(("standard input".to_owned(), bytes)),
         Ok(_) => Ok((name, bytes)),
         Err(error) => {
-            let hint = "hint: the file is named after the command: anywan check FILE";
-            Err(Failure::Bad { text: format!("error: read {name}: {error}\n{hint}\n") })
+            let hint = unread_hint(&name, error.kind());
+            Err(Failure::Bad { text: format!("error: read {name}: {error}\nhint: {hint}\n") })
         }
+    }
+}
+
+/// What to do about a file that cannot be read.
+fn unread_hint(name: &str, kind: std::io::ErrorKind) -> String {
+    use std::io::ErrorKind::{IsADirectory, NotFound, PermissionDenied};
+
+    if kind == PermissionDenied {
+        "run it with sudo: a file with a password in it is for root alone".to_owned()
+    } else if kind == IsADirectory {
+        format!("this is a folder; name a file, e.g. {}/anywan.toml", name.trim_end_matches('/'))
+    } else if kind == NotFound {
+        "is the name right? the service reads /etc/anywan/anywan.toml".to_owned()
+    } else {
+        "the file is named after the command: anywan check FILE".to_owned()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::encoded;
+    use std::io::ErrorKind;
+
+    use super::{encoded, unread_hint};
+
+    #[test]
+    fn the_hint_for_a_file_that_cannot_be_read_says_what_to_do() {
+        assert!(unread_hint("x", ErrorKind::PermissionDenied).starts_with("run it with sudo"));
+        let folder = unread_hint("/etc/anywan/", ErrorKind::IsADirectory);
+        assert_eq!(folder, "this is a folder; name a file, e.g. /etc/anywan/anywan.toml");
+        assert!(unread_hint("x", ErrorKind::NotFound).starts_with("is the name right?"));
+        assert!(unread_hint("x", ErrorKind::Other).ends_with("anywan check FILE"));
+    }
 
     #[test]
     fn a_name_with_anything_in_it_survives_a_url() {

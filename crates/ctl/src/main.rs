@@ -20,7 +20,7 @@ struct Flags {
     command: Command,
 }
 
-const EXITS: &str = "Exit status: 0 done; 1 failed, or no WAN works; 2 usage or a bad file; \
+const EXITS: &str = "Exit status: 0 done; 1 failed, or no WAN serves; 2 usage or a bad file; \
                      3 no daemon.";
 
 fn main() -> ExitCode {

@@ -113,10 +113,10 @@ impl From<Output> for Said {
     }
 }
 
-fn status(state: &str) -> String {
-    let side = |state: &str, address: &str| {
+fn status(state: &str, share: u8) -> String {
+    let side = |state: &str, share: u8, address: &str| {
         format!(
-            r#"{{"state":"{state}","share_percent":0,"gateway":null,"address":{address},
+            r#"{{"state":"{state}","share_percent":{share},"gateway":null,"address":{address},
             "rtt_ms":null,"loss_percent":null,"jitter_ms":null,"since":"","reason":"why"}}"#
         )
     };
@@ -124,24 +124,31 @@ fn status(state: &str) -> String {
         r#"{{"version":1,"wans":[{{"name":"lte","number":1,"interface":"usb0","priority":1,
         "weight":1,"drained":false,"share_percent":0,"ipv4":{},"ipv6":{},"new_key":1}}],
         "problems":[]}}"#,
-        side(state, "\"10.0.0.2\""),
-        side("unknown", "null")
+        side(state, share, "\"10.0.0.2\""),
+        side("unknown", 0, "null")
     )
 }
 
 #[test]
-fn status_is_0_while_a_wan_works_and_1_when_none_does() {
-    for (state, exit) in [("up", 0), ("suspect", 0), ("down", 1), ("recovering", 1), ("unknown", 1)]
-    {
+fn status_is_0_while_a_wan_serves_and_1_when_none_does() {
+    // The best of several that work badly serves. One that is down may be tried (`all_down`).
+    let serving = ["up", "suspect", "impaired", "portal", "recovering", "unknown"];
+    let serving = serving.map(|state| (state, 100, 0));
+    let others = [("down", 100, 1), ("down", 0, 1), ("recovering", 0, 1), ("unknown", 0, 1)];
+    for (state, share, exit) in serving.into_iter().chain(others) {
         let room = Room::new();
-        let requests = room.play("200 OK", &status(state));
+        let requests = room.play("200 OK", &status(state, share));
         let said = room.run(&["status"]);
         assert_eq!((said.exit, said.err.as_str()), (exit, ""), "{state}");
         let line = said.out.lines().nth(1).expect("a line");
         assert!(line.starts_with("lte") && line.contains(state), "{line}");
         assert_eq!(requests.recv().expect("asked"), "GET /v1/status HTTP/1.1|");
         let said = room.run(&["status", "--json"]);
-        assert_eq!((said.exit, said.out), (exit, status(state) + "\n"), "as the daemon said it");
+        assert_eq!(
+            (said.exit, said.out),
+            (exit, status(state, share) + "\n"),
+            "as the daemon said it"
+        );
     }
 }
 
@@ -350,4 +357,8 @@ fn check_needs_no_daemon_and_shows_every_fault() {
     let said = room.run(&["check", "/nowhere/at/all"]);
     assert_eq!(said.exit, 2);
     assert!(said.err.contains("error: read /nowhere/at/all: "), "{said:?}");
+    assert!(said.err.contains("hint: is the name right?"), "{said:?}");
+    let said = room.run(&["check", &room.0.display().to_string()]);
+    assert_eq!(said.exit, 2);
+    assert!(said.err.contains("hint: this is a folder; name a file, e.g. "), "{said:?}");
 }

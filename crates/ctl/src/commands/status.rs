@@ -1,6 +1,6 @@
 //! `anywan status`.
 
-use anywan_core::api::Status;
+use anywan_core::api::{State, Status};
 
 use super::{colour, put};
 use crate::client::Client;
@@ -20,10 +20,11 @@ pub(super) async fn run(client: &Client, json: bool) -> Result<bool, Failure> {
     Ok(serves(&status))
 }
 
-/// Whether any WAN works in any family.
+/// Whether any WAN gets new connections, of any family: also one that works badly, or is drained,
+/// where there is no better one. To try one that is known to be down is not to serve.
 fn serves(status: &Status) -> bool {
-    // A drained one serves when nothing else does.
-    status.wans.iter().any(|wan| wan.ipv4.state.works() || wan.ipv6.state.works())
+    let mut sides = status.wans.iter().flat_map(|wan| [&wan.ipv4, &wan.ipv6]);
+    sides.any(|side| side.share_percent > 0.0 && side.state != State::Down)
 }
 
 /// The columns of the terminal, `None` where there is none.
