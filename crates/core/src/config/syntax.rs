@@ -145,7 +145,8 @@ fn no_config_at_all(text: &str, errors: &[(Range<usize>, Error)]) -> Fault {
         if from == 0 { text.len() - text.trim_start_matches('\u{feff}').len() } else { from };
     let line = line_at(text, at).trim_start_matches('\u{feff}');
     let hint = "the file is TOML: sections like [[lan]] and [[wan]], below each of them lines like \
-                interface = \"eth0\"; examples/smallest.toml is a good start";
+                interface = \"eth0\"; smallest.toml is a good start, among the examples or, where anywan \
+                is installed, in /usr/local/share/doc/anywan/examples";
     Wrong::new("config.syntax", looks, hint).at(place(text, at), from..from + line.len())
 }
 
