@@ -251,8 +251,8 @@ pub struct DrillLine {
 pub struct Notice {
     /// When: RFC 3339, UTC.
     pub time: String,
-    /// What happened: `state`, `choice`, `told`, `drain`, `linger`, `drill`, `repair`, `problem`,
-    /// `solved`, `config`.
+    /// What happened: `state`, `choice`, `told`, `drain`, `linger`, `drill`, `dial`, `repair`,
+    /// `foreign`, `problem`, `solved`, `config`; `lost` where notices were not read in time.
     pub kind: String,
     /// The WAN concerned, empty when none is.
     pub wan: String,
