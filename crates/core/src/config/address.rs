@@ -12,7 +12,10 @@ pub(super) fn of_family(key: &str, text: &str, family: Family) -> Result<IpAddr,
         Ok(address) => {
             let what = format!("{address} is not an {family} address");
             let hint = match family {
-                _ if key == "gateway_alias" => "write an IPv4 address, or \"off\"".to_owned(),
+                // Other keys have no twin for the other family.
+                Family::Ipv4 if !matches!(key, "gateway" | "nat") => {
+                    "write an IPv4 address".to_owned()
+                }
                 Family::Ipv4 => format!("write it as `{key}6`, and here an IPv4 address"),
                 Family::Ipv6 => {
                     let other = key.trim_end_matches('6');

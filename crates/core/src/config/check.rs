@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use super::build::{self, defaulted};
 use super::fault::{Fault, Faults, Wrong, quoted};
+use super::model::Selector;
 use super::value::Value;
 use super::walk::{Draft, Fields};
 use crate::names::{Family, WanId};
@@ -55,12 +56,21 @@ fn twice(sections: &[Fields], key: &str, code: &'static str, hint: &str, faults:
             Some(other) => {
                 let what = format!("{} is also the {key} of {}", quoted(text), other.at);
                 let also = Some((other.span_of(key), "first here".to_owned()));
-                let wrong = Wrong::new(code, what, hint);
+                let wrong = Wrong::new(code, what, one_driver(text).unwrap_or(hint));
                 let at = format!("{}.{key}", section.at);
                 faults.push(Fault { also, ..wrong.at(at, section.span_of(key)) });
             }
         }
     }
+}
+
+/// What to do where two sections name one driver, which most often are meant to have an interface
+/// each: other hints would mend a sharing that nobody wants.
+fn one_driver(interface: &str) -> Option<&'static str> {
+    matches!(Selector::of(interface), Selector::Driver(_)).then_some(
+        "the same text means one interface: tell the two apart by their place, \"usb:1-1.3\", or \
+         by \"mac:…\"",
+    )
 }
 
 /// The gateway of a WAN, as it is written or by default.
@@ -122,7 +132,8 @@ fn shared_with_wan(wans: &[&Fields], family: Family, faults: &mut Faults) {
 
 fn same_gateway(wan: &Fields, other: &Fields, key: &str, gateway: IpAddr, faults: &mut Faults) {
     let what = format!("{} has the same interface and the same gateway, {gateway}", other.at);
-    let hint = "give each WAN its own gateway, or remove one of the two [[wan]]";
+    let hint = wan.text("interface").and_then(one_driver);
+    let hint = hint.unwrap_or("give each WAN its own gateway, or remove one of the two [[wan]]");
     let also = Some((other.span_of(key), "first here".to_owned()));
     let wrong = Wrong::new("config.same-gateway", what, hint);
     faults.push(Fault { also, ..wrong.at(format!("{}.{key}", wan.at), wan.span_of(key)) });
@@ -137,7 +148,10 @@ fn needed(
     faults: &mut Faults,
 ) {
     let example = if key == "gateway" { "192.168.1.1" } else { "fe80::1" };
-    let hint = format!("write {key} = \"{example}\" with the right address, or {key} = \"off\"");
+    let hint = match wan.text("interface").and_then(one_driver) {
+        Some(hint) => hint.to_owned(),
+        None => format!("write {key} = \"{example}\" with the right address, or {key} = \"off\""),
+    };
     let place = if wan.given(key).is_some() { key } else { "interface" };
     let wrong = Wrong::new("config.gateway-needed", what, hint);
     faults.push(Fault { also, ..wrong.at(format!("{}.{key}", wan.at), wan.span_of(place)) });

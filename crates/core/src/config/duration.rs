@@ -16,24 +16,30 @@ pub(super) fn read(
     words: &[Word],
 ) -> Result<Duration, Wrong> {
     let or = if words.is_empty() { String::new() } else { format!(", or {}", either(words)) };
+    let bounds = min_ms..=max_ms;
+    let range = format!("write a duration from {} to {}{or}", show(min_ms), show(max_ms));
     let Some(amount) = amount(text) else {
         let what = format!("{} is not a duration", quoted(text));
-        let hint = match better(text) {
-            Some(better) => format!("write \"{better}\"{or}"),
-            None => format!("write a whole number and ms, s, m or h, e.g. \"15s\"{or}"),
+        let meant = meant(text);
+        let hint = match meant.iter().find(|(ms, _)| bounds.contains(ms)) {
+            Some((_, better)) => format!("write \"{better}\"{or}"),
+            None if !meant.is_empty() => range,
+            None => {
+                let example = show(if bounds.contains(&15_000) { 15_000 } else { min_ms });
+                format!("write a whole number and ms, s, m or h, e.g. \"{example}\"{or}")
+            }
         };
         return Err(Wrong::new("config.bad-duration", what, hint));
     };
-    let hint = format!("write a duration from {} to {}{or}", show(min_ms), show(max_ms));
     match amount {
         Some(ms) if ms < min_ms => {
             let what = format!("{} is less than {}", quoted(text), show(min_ms));
-            Err(Wrong::new("config.out-of-range", what, hint))
+            Err(Wrong::new("config.out-of-range", what, range))
         }
         Some(ms) if ms <= max_ms => Ok(Duration::from_millis(ms)),
         Some(_) | None => {
             let what = format!("{} is more than {}", quoted(text), show(max_ms));
-            Err(Wrong::new("config.out-of-range", what, hint))
+            Err(Wrong::new("config.out-of-range", what, range))
         }
     }
 }
@@ -58,17 +64,35 @@ fn amount(text: &str) -> Option<Option<u64>> {
     Some(number.parse::<u64>().ok().and_then(|number| number.checked_mul(*length)))
 }
 
-/// What was probably meant: other names of units, spaces, fractions, several units.
-fn better(text: &str) -> Option<String> {
+/// What to do about a number without a unit: a duration within the bounds is suggested.
+pub(super) fn unit_hint(number: &str, min_ms: u64, max_ms: u64) -> String {
+    let meant = meant(number);
+    let fits = meant.iter().filter(|(ms, _)| (min_ms..=max_ms).contains(ms));
+    let fits: Vec<String> = fits.map(|(_, text)| format!("\"{text}\"")).collect();
+    if fits.is_empty() {
+        return format!("write a duration from \"{}\" to \"{}\"", show(min_ms), show(max_ms));
+    }
+    format!("write the unit, e.g. {}", fits.join(" or "))
+}
+
+/// What was probably meant, the likeliest first, in milliseconds and as it is written.
+fn meant(text: &str) -> Vec<(u64, String)> {
     let plain: String =
         text.chars().filter(|c| !c.is_whitespace()).collect::<String>().to_lowercase();
     if plain.is_empty() || plain.len() > 20 {
-        return None;
+        return Vec::new();
     }
     if plain.bytes().all(|c| c.is_ascii_digit()) {
-        return Some(format!("{plain}s"));
+        let Ok(number) = plain.parse::<u64>() else { return Vec::new() };
+        let with = |(unit, length)| Some((number.checked_mul(length)?, format!("{number}{unit}")));
+        return [("s", 1_000), ("ms", 1)].into_iter().filter_map(with).collect();
     }
-    let mut rest = plain.as_str();
+    spelt_out(&plain).map(|ms| (ms, show(ms))).into_iter().collect()
+}
+
+/// Other names of units, fractions, several units, in milliseconds.
+fn spelt_out(plain: &str) -> Option<u64> {
+    let mut rest = plain;
     let mut total = 0.0;
     while !rest.is_empty() {
         let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
@@ -79,7 +103,7 @@ fn better(text: &str) -> Option<String> {
         rest = rest.get(name..)?;
     }
     let whole = (1.0..1e12).contains(&total).then(|| total.round().to_string())?;
-    whole.parse().ok().map(show)
+    whole.parse().ok()
 }
 
 fn unit_of(name: &str) -> Option<f64> {
@@ -122,6 +146,9 @@ mod tests {
             ("99999999999999999999h", "write a duration from 100ms to 1h"),
             ("", "write a whole number and ms, s, m or h, e.g. \"15s\""),
             ("soon", "write a whole number and ms, s, m or h, e.g. \"15s\""),
+            ("99999999", "write a duration from 100ms to 1h"),
+            ("7200", "write \"7200ms\""),
+            ("3h0m", "write a duration from 100ms to 1h"),
             ("-1s", "write a whole number and ms, s, m or h, e.g. \"15s\""),
             ("1..2s", "write a whole number and ms, s, m or h, e.g. \"15s\""),
         ];

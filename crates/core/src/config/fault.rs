@@ -167,7 +167,10 @@ pub const CODES: &[(&str, &str)] = &[
     ("config.no-family", "A WAN uses neither IPv4 nor IPv6."),
     ("config.dhcp-shared", "A WAN with `address = \"dhcp\"` shares its interface."),
     ("config.duplicate-address", "A list has the same address twice."),
-    ("config.duplicate-alias", "A `gateway_alias` is also that of another WAN, or its gateway."),
+    (
+        "config.duplicate-alias",
+        "A `gateway_alias` is also that of another WAN, its gateway or address.",
+    ),
     ("config.too-many-wans", "More WANs than the mark mask has numbers for."),
     ("config.reserved-table", "Our routing tables would include 253, 254 or 255 of the system."),
     ("config.more", "More faults than are shown."),

@@ -1,14 +1,15 @@
-//! An `interface` as it is written: a name, or what means one by its hardware.
+//! An `interface` as it is written: a name, or what means one by its hardware. Gives the one text
+//! that everybody compares, however the file spells it.
 
 use super::fault::{Wrong, quoted};
-use super::value::Value;
+use super::model::Selector;
 use crate::names::Mac;
 
 /// The longest name of a driver: `ETHTOOL_BUSINFO_LEN` and a closing zero.
 const DRIVER_MAX: usize = 31;
 
-/// Reads an interface.
-pub(super) fn interface(text: &str) -> Result<Value, Wrong> {
+/// Reads an interface; a hardware address comes in small letters, with colons.
+pub(super) fn interface(text: &str) -> Result<String, Wrong> {
     let hardware = match text.split_once(':') {
         Some(("mac", mac)) => Some(mac_hint(mac)),
         Some(("usb", port)) => Some(usb_hint(port)),
@@ -20,9 +21,34 @@ pub(super) fn interface(text: &str) -> Result<Value, Wrong> {
         None => name_hint(text).map(str::to_owned),
     };
     match hint {
-        None => Ok(Value::Text(text.to_owned())),
+        None => Ok(match Selector::of(text) {
+            Selector::Mac(mac) => format!("mac:{mac}"),
+            Selector::Name(_) | Selector::Usb(_) | Selector::Driver(_) => text.to_owned(),
+        }),
         Some(hint) => {
             let what = format!("{} cannot mean an interface here", quoted(text));
+            Err(Wrong::new("config.bad-interface", what, hint))
+        }
+    }
+}
+
+/// Reads the name of an interface that nothing else may mean; empty: nothing is given.
+pub(super) fn interface_name(text: &str) -> Result<String, Wrong> {
+    if text.is_empty() {
+        return Ok(String::new());
+    }
+    let hint = match text.split_once(':') {
+        Some(("mac" | "usb" | "driver", _)) => Some(
+            "write the name that `ip link` shows, e.g. \"eth1\": here none can be meant by its \
+             hardware",
+        ),
+        Some(_) => Some("write the name that `ip link` shows, e.g. \"eth1\""),
+        None => name_hint(text),
+    };
+    match hint {
+        None => Ok(text.to_owned()),
+        Some(hint) => {
+            let what = format!("{} is not the name of an interface", quoted(text));
             Err(Wrong::new("config.bad-interface", what, hint))
         }
     }

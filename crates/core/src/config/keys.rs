@@ -36,8 +36,10 @@ pub(super) struct Key {
 /// What a key takes.
 #[derive(Debug)]
 pub(super) enum Kind {
-    /// The name of a network interface.
+    /// A network interface, by its name or its hardware.
     Interface,
+    /// The name of a network interface; empty: nothing is given.
+    InterfaceName,
     /// The name of a WAN.
     Name,
     /// One of these words.
@@ -280,7 +282,9 @@ const WAN: &[Key] = &[
               `\"mac:0c:5b:8f:27:9a:64\"` is the one with this hardware address, \
               `\"usb:1-1.3\"` the one in this USB port (as `ls /sys/bus/usb/devices` names it), \
               `\"driver:cdc_ether\"` the one with this driver (`ethtool -i`), whatever the \
-              system calls it; of several, the first that no other section names.",
+              system calls it; of several, the first that no other section names. The same text in \
+              two sections means one interface: two of one make are told apart by `usb:` or \
+              `mac:`. With `[wan.ppp]` it is the name that the line gets.",
         aliases: &["device", "dev", "iface", "ifname", "nic", "port"],
     },
     Key {
@@ -291,7 +295,7 @@ const WAN: &[Key] = &[
               `[\"192.0.2.10/24\", \"192.0.2.11/24\", \"2001:db8::10/64\"]`, the preferred one \
               first. With addresses or `\"dhcp\"` anywan also sets the interface up; what other \
               programs have put there is left alone.",
-        aliases: &["addresses", "ip", "ipaddr", "proto", "cidr"],
+        aliases: &["addresses", "ip", "ipaddr", "proto", "cidr", "dhcp"],
     },
     Key {
         name: "gateway",
@@ -335,7 +339,9 @@ const WAN: &[Key] = &[
         name: "metered",
         kind: Kind::Flag,
         default: Some("false"),
-        doc: "Data costs money here: probes are rare while the WAN is idle.",
+        doc: "Data costs money here. The WAN is asked every minute or less often on standby, and now \
+              and then while traffic comes back; while it serves without traffic, once in each \
+              `interval`.",
         aliases: &["limited", "expensive"],
     },
     Key {
@@ -372,7 +378,8 @@ const WAN: &[Key] = &[
         },
         default: Some("\"auto\""),
         doc: "How much data a month heartbeats may cost while the WAN is on standby; they stretch \
-              to fit. What is asked because something seems wrong is always allowed.",
+              to fit. It bounds standby only: what is asked while the WAN serves, or because \
+              something seems wrong, is always allowed.",
         aliases: &["probe_budget", "quota", "limit"],
     },
     Key {
@@ -413,8 +420,11 @@ const HEALTH: &[Key] = &[
               4 KiB. A host's name is resolved \
               through the WAN, by the servers of its `dns://` targets, or else those of \
               `/etc/resolv.conf`; it serves both families. Probes rotate over the targets, so no \
-              single one decides. A family of which no target is listed is judged by link, \
-              address and gateway alone.",
+              single one decides. A service (TCP, DNS) that is dead while others work is noticed \
+              only where at least two targets of its kind are listed for the family: the silence \
+              of a single one is its own affair. A captive portal is seen only by `http://` targets, \
+              and the default has none. A family of which no target is listed is judged by \
+              link, address and gateway alone.",
         aliases: &["target", "hosts", "ping", "track_ip", "probes"],
     },
     Key {
@@ -431,10 +441,15 @@ const HEALTH: &[Key] = &[
         kind: Kind::Time {
             min_ms: 50,
             max_ms: 60_000,
-            words: &[Word("auto", "follows the round-trip times that were measured")],
+            words: &[Word(
+                "auto",
+                "follows the round-trip times that were measured; a burst waits 0.7 s",
+            )],
         },
         default: Some("\"auto\""),
-        doc: "How long a probe's answer may take.",
+        doc: "How long a probe's answer may take. It is also how long traffic may go out without any \
+              coming back before the WAN is asked, and how long a burst of probes waits for its \
+              verdict: a long one makes finding a dead WAN slow.",
         aliases: &["deadline"],
     },
     Key {

@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use super::fault::{Wrong, quoted};
+use super::keys::{Kind, SECTIONS};
 use super::syntax::line_at;
 
 /// What is wrong at a place where the TOML parser gave up, and the place to show.
@@ -19,14 +20,16 @@ pub(super) fn explain(text: &str, span: Range<usize>, message: &str) -> (Wrong, 
     if starts("duplicate key") {
         return (twice(text, &span), span);
     }
+    if starts("unexpected leading zero") {
+        let what = "a number does not begin with 0";
+        return (Wrong::new("config.syntax", what, zero_hint(text, &span)), span);
+    }
     let (what, hint) = if starts("invalid basic string, expected `\"`") {
         ("the quotes are not closed", "end the string with `\"`, on the same line")
     } else if starts("invalid literal string, expected `'`") {
         ("the quotes are not closed", "end the string with `'`, on the same line")
     } else if starts("missing escaped value") {
         ("`\\` begins a special character here", "write `\\\\`, or use single quotes: 'like this'")
-    } else if starts("unexpected leading zero") {
-        ("a number does not begin with 0", "write it without the 0, or in quotes if it is a name")
     } else if starts("key with no value") {
         ("there is no `=` and no value on this line", "write key = value")
     } else if starts("invalid unquoted key") {
@@ -81,6 +84,18 @@ fn bare_value(text: &str, span: Range<usize>) -> (Wrong, Range<usize>) {
     (Wrong::new("config.syntax", format!("{} is not a value", quoted(value)), hint), span)
 }
 
+/// What to do about a number that begins with 0. In a PIN or a name each digit counts, so the 0 is
+/// dropped only where the key is known to take a number.
+fn zero_hint(text: &str, span: &Range<usize>) -> &'static str {
+    let key = line_at(text, span.start).split('=').next().unwrap_or_default().trim();
+    let mut keys = SECTIONS.iter().flat_map(|section| section.keys);
+    if keys.any(|known| known.name == key && matches!(known.kind, Kind::Number { .. })) {
+        "write it without the 0"
+    } else {
+        "put it in quotes, with the 0"
+    }
+}
+
 /// The whole word around a place, up to the next blank, comma or bracket.
 fn token(text: &str, span: &Range<usize>) -> Range<usize> {
     let ends = |c: char| c.is_whitespace() || matches!(c, ',' | '=' | '[' | ']' | '{' | '}' | '#');
@@ -99,6 +114,8 @@ fn twice(text: &str, span: &Range<usize>) -> Wrong {
     let line = line_at(text, span.start).trim_start();
     let hint = if !line.starts_with('[') {
         "remove one of the two lines, or begin a new section above the second".to_owned()
+    } else if let Some(inner) = inner_above(text, span, name) {
+        format!("{inner} needs a [[{name}]] above it: move it below the one that it belongs to")
     } else if matches!(name, "wan" | "lan") {
         format!(
             "write [[{name}]], with two brackets, above each {}; sections inside, like \
@@ -111,4 +128,14 @@ fn twice(text: &str, span: &Range<usize>) -> Wrong {
         "write the section once, with all its keys".to_owned()
     };
     Wrong::new("config.syntax", format!("{key} is given twice"), hint)
+}
+
+/// The header of a section inside `[[wan]]` or `[[lan]]` that stands above the first of these.
+fn inner_above(text: &str, span: &Range<usize>, name: &str) -> Option<String> {
+    let before = text.get(..span.start)?;
+    let begin = format!("[{name}");
+    let first = before.lines().map(str::trim).find(|line| line.starts_with(&begin))?;
+    let header = first.get(..=first.find(']')?)?;
+    let inner = header.strip_prefix(&begin).is_some_and(|rest| rest.starts_with('.'));
+    inner.then(|| quoted(header).trim_matches('`').to_owned())
 }

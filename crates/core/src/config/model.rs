@@ -91,7 +91,7 @@ pub struct Wan {
     pub priority: u8,
     /// 1 to 256; the share among WANs of equal priority.
     pub weight: Weight,
-    /// Data costs money here: idle probes are rare.
+    /// Data costs money here: probes are rare on standby.
     pub metered: bool,
     /// Bytes a month that heartbeats on standby may cost; `None`: as many as they like.
     pub budget: Option<u64>,

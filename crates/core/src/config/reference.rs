@@ -96,7 +96,8 @@ fn takes(kind: &Kind) -> String {
             "an interface's name, 1 to 15 bytes, or `\"mac:…\"`, `\"usb:…\"`, `\"driver:…\"`"
                 .to_owned()
         }
-        Kind::Name => "1 to 15 of a-z, 0-9 and `-`".to_owned(),
+        Kind::InterfaceName => "an interface's name, 1 to 15 bytes".to_owned(),
+        Kind::Name => "1 to 15 of a-z, 0-9 and `-`, not only `-`".to_owned(),
         Kind::Words(words) => listed(words),
         Kind::Number { min, max } => format!("a whole number, {min} to {max}"),
         Kind::Flag => "`true` or `false`".to_owned(),
@@ -155,6 +156,7 @@ fn meanings(key: &Key) -> String {
         | Kind::Address { words, .. }
         | Kind::Addresses { words } => words,
         Kind::Interface
+        | Kind::InterfaceName
         | Kind::Name
         | Kind::Number { .. }
         | Kind::Flag

@@ -55,11 +55,13 @@ fn section(section: &Section) -> Value {
 
 fn property(key: &Key) -> Value {
     let mut property = match &key.kind {
-        Kind::Interface if key.default.is_some() => {
-            json!({"type": "string", "maxLength": 15, "pattern": "^[^/\\s]*$"})
-        }
         Kind::Interface => interface(),
-        Kind::Name => json!({"type": "string", "pattern": "^[a-z0-9-]{1,15}$"}),
+        Kind::InterfaceName => {
+            json!({"type": "string", "maxLength": 15, "pattern": "^[^/:\\s]*$"})
+        }
+        Kind::Name => {
+            json!({"type": "string", "maxLength": 15, "pattern": "^-*[a-z0-9][a-z0-9-]*$"})
+        }
         Kind::Words(words) => json!({"type": "string", "enum": names(words)}),
         Kind::Number { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Flag => json!({"type": "boolean"}),

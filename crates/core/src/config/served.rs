@@ -102,12 +102,13 @@ pub(super) fn range(text: &str) -> Result<(Ipv4Addr, Ipv4Addr), Wrong> {
         return Err(Wrong::new("config.bad-range", what, example));
     };
     let (first, last) = (host(first.trim())?, host(last.trim())?);
+    let count = u32::from(last).abs_diff(u32::from(first));
     if first > last {
         let what = format!("{first} comes after {last}");
-        let hint = format!("write \"{last}-{first}\"");
+        let turned = format!("write \"{last}-{first}\"");
+        let hint = if count < RANGE_MAX { turned } else { example.to_owned() };
         return Err(Wrong::new("config.bad-range", what, hint));
     }
-    let count = u32::from(last) - u32::from(first);
     if count >= RANGE_MAX {
         let what = format!("more than {RANGE_MAX} addresses are in this range");
         return Err(Wrong::new("config.bad-range", what, example));

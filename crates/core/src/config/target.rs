@@ -149,9 +149,12 @@ fn not_an_address(text: &str) -> Wrong {
     let hint = if let Ok(socket) = text.parse::<SocketAddr>() {
         format!("to probe a port, write \"tcp://{socket}\"")
     } else if named && !host.contains(':') {
-        "probes need an address, because a name cannot be resolved while a WAN is down: \
-         write e.g. \"8.8.8.8\""
-            .to_owned()
+        let host = quoted(host);
+        format!(
+            "probes need an address, because a name cannot be resolved while a WAN is down: write \
+             e.g. \"8.8.8.8\"; only a page may have a name: \"http://{}/\"",
+            host.trim_matches('`')
+        )
     } else if text.contains(':') {
         address::better(text, Family::Ipv6)
     } else {
@@ -231,6 +234,7 @@ mod tests {
         for text in ["dns.google", "tcp://dns.google:443", "icmp://dns.google"] {
             let hint = read(text).expect_err("a name is refused");
             assert!(hint.starts_with("probes need an address"), "{text}: {hint}");
+            assert!(hint.ends_with(": \"http://dns.google/\""), "{text}: {hint}");
         }
         for text in
             ["", "[", "tcp://", "tcp://:", "tcp://[]:1", "://", "x://y", "dns:///", "http://"]

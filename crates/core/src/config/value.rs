@@ -13,7 +13,7 @@ use super::addresses;
 use super::bytes;
 use super::duration;
 use super::fault::{Fault, Wrong, quoted};
-use super::interface::interface;
+use super::interface::{interface, interface_name};
 use super::keys::{Key, Kind, Word, either};
 use super::model::{Lease, StaticName, Target};
 use super::near::nearest;
@@ -75,10 +75,10 @@ pub(super) fn read(
         Kind::Mask => mask(value.get_ref()),
         Kind::Flag => flag(value.get_ref()),
         Kind::Number { min, max } => number(value.get_ref(), *min, *max).map(Value::Number),
-        Kind::Interface => string(key, value.get_ref()).and_then(|text| match text {
-            "" if key.default.is_some() => Ok(Value::Text(String::new())),
-            _ => interface(text),
-        }),
+        Kind::Interface => string(key, value.get_ref()).and_then(interface).map(Value::Text),
+        Kind::InterfaceName => {
+            string(key, value.get_ref()).and_then(interface_name).map(Value::Text)
+        }
         Kind::Name => string(key, value.get_ref()).and_then(name),
         Kind::Text { max } => {
             string(key, value.get_ref()).and_then(|text| text::plain(text, *max)).map(Value::Text)
@@ -128,8 +128,8 @@ fn string<'a>(key: &Key, value: &'a DeValue<'_>) -> Result<&'a str, Wrong> {
         return Ok(text);
     }
     let example = match (&key.kind, value) {
-        (Kind::Time { .. }, DeValue::Integer(n)) if n.as_str().len() < 10 => {
-            let hint = format!("write the unit, e.g. \"{n}s\" or \"{n}ms\"");
+        (Kind::Time { min_ms, max_ms, .. }, DeValue::Integer(n)) if n.as_str().len() < 10 => {
+            let hint = duration::unit_hint(n.as_str(), *min_ms, *max_ms);
             return Err(wrong_type("a duration in quotes", value, hint));
         }
         (Kind::Time { .. }, _) => "\"1s\" or \"500ms\"",
@@ -241,7 +241,9 @@ fn number(value: &DeValue<'_>, min: u32, max: u32) -> Result<u32, Wrong> {
     let n = match value {
         DeValue::Integer(n) => n,
         DeValue::String(text) if text.trim().parse::<u32>().is_ok() => {
-            let hint = format!("leave the quotes away: {}", text.trim());
+            // As a number, because none begins with 0.
+            let number = text.trim().parse::<u32>().unwrap_or_default();
+            let hint = format!("leave the quotes away: {number}");
             return Err(wrong_type(wanted, value, hint));
         }
         DeValue::Float(n) if whole(n.as_str()).is_some() => {
@@ -319,7 +321,7 @@ fn mask(value: &DeValue<'_>) -> Result<Value, Wrong> {
 fn name(text: &str) -> Result<Value, Wrong> {
     let fits = (1..=15).contains(&text.len());
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-    if fits && text.chars().all(plain) {
+    if fits && text.chars().all(plain) && text != "-".repeat(text.len()) {
         return Ok(Value::Text(text.to_owned()));
     }
     let better: String = text

@@ -163,6 +163,12 @@ impl<'d> Walk<'d, '_> {
         if told || self.document.is_broken(&value.span()) {
             return;
         }
+        if let Some(inner) = value.get_ref().as_table().and_then(|table| only_inner(name, table)) {
+            let what = format!("there is {inner}, but no [[{name}]] that it belongs to");
+            let hint = format!("write [[{name}]] and its keys above {inner}");
+            self.faults.push(Wrong::new("config.wrong-type", what, hint).at(at, value.span()));
+            return;
+        }
         let hint = match value.get_ref() {
             DeValue::Table(_) => {
                 let loud = name.to_uppercase();
@@ -294,6 +300,16 @@ impl<'d> Walk<'d, '_> {
     }
 }
 
+/// The header of the first section inside one that is written many times, where the table has
+/// nothing else: then the header of the outer one is missing.
+fn only_inner(name: &str, table: &DeTable<'_>) -> Option<String> {
+    let is_inner = |typed: &str| keys::children(name).any(|child| child.name() == typed);
+    let all =
+        table.iter().all(|(typed, value)| is_inner(typed.get_ref()) && value.get_ref().is_table());
+    let first = keys::children(name).find(|child| table.contains_key(child.name()))?;
+    all.then(|| first.header())
+}
+
 /// A key's place: that of its section, and its name.
 fn within(at: &str, name: &str) -> String {
     if at.is_empty() { name.to_owned() } else { format!("{at}.{name}") }
@@ -352,6 +368,12 @@ fn advice(path: &str, typed: &str) -> String {
             Some(section) => format!("did you mean {}?", section.header()),
             None => format!("did you mean `{near}`?"),
         };
+    }
+    let inner = |section: &&Section| section.path.contains('.') && section.name() == typed;
+    if let Some(inner) = SECTIONS.iter().find(inner) {
+        let outer = inner.path.split('.').next().and_then(keys::section);
+        let outer = outer.map(Section::header).unwrap_or_default();
+        return format!("write {}, below the {outer} that it belongs to", inner.header());
     }
     let homes = homes(typed);
     if !homes.is_empty() {

@@ -2,6 +2,7 @@
 //! to the faults.
 
 use super::super::fault::{Fault, Faults, Wrong, quoted};
+use super::super::model::Selector;
 use super::super::value::Value;
 use super::super::walk::{Draft, Fields};
 
@@ -13,6 +14,8 @@ const SPEEDS: [u32; 21] = [
     1_200, 1_800, 2_400, 4_800, 9_600, 19_200, 38_400, 57_600, 115_200, 230_400, 460_800, 500_000,
     576_000, 921_600, 1_000_000, 1_152_000, 1_500_000, 2_000_000, 2_500_000, 3_000_000, 4_000_000,
 ];
+/// Names that are tried for a line: one more than there are WANs, each with two.
+const MAX_NAMES: usize = 128;
 /// The smallest packet that IPv4 wants to pass anywhere (RFC 791).
 const MTU_MIN: u32 = 576;
 
@@ -26,6 +29,7 @@ pub(super) fn check(draft: &Draft, faults: &mut Faults) {
         password(ppp, faults);
         numbers(ppp, faults);
         own_interface(draft, n, wan, ppp, faults);
+        own_address(wan, faults);
         same_device(ppp, &draft.wan_ppp[..n], faults);
     }
 }
@@ -96,16 +100,51 @@ fn numbers(ppp: &Fields, faults: &mut Faults) {
     }
 }
 
+/// The far end gives the line its address.
+fn own_address(wan: &Fields, faults: &mut Faults) {
+    let Some(Some(address)) = wan.given("address") else { return };
+    if *address != Value::Word("observe") {
+        let what = "a line that is dialled is given its address by the far end";
+        let wrong = Wrong::new("config.ppp", what, "remove `address`");
+        faults.push(wrong.at(format!("{}.address", wan.at), wan.span_of("address")));
+    }
+}
+
+/// A name that no section has yet.
+fn free_name(draft: &Draft) -> String {
+    let taken = |name: &String| {
+        let sections = draft.lans.iter().chain(&draft.wans);
+        let lines = draft.wan_ppp.iter().filter_map(|ppp| ppp.text("pppoe"));
+        sections.filter_map(|fields| fields.text("interface")).chain(lines).any(|n| n == name)
+    };
+    let mut names = (0..MAX_NAMES).map(|n| format!("ppp{n}"));
+    names.find(|name| !taken(name)).unwrap_or_else(|| "ppp0".to_owned())
+}
+
 /// The line's interface comes and goes with it, and is nobody else's.
 fn own_interface(draft: &Draft, n: usize, wan: &Fields, ppp: &Fields, faults: &mut Faults) {
     let Some(interface) = wan.text("interface") else { return };
     let mut tell = |what: String, also: Option<&Fields>, key: &str| {
-        let hint = "give the line a name of its own: interface = \"ppp0\"";
+        // A line is called like that: then it is the other one that is wrong.
+        let hint = match key {
+            "pppoe" if interface.starts_with("ppp") => {
+                "write the Ethernet interface that leads to the provider: pppoe = \"eth1\""
+                    .to_owned()
+            }
+            _ => {
+                format!("give the line a name of its own: interface = \"{}\"", free_name(draft))
+            }
+        };
         let wrong = Wrong::new("config.ppp", what, hint);
         let fault = wrong.at(format!("{}.interface", wan.at), wan.span_of("interface"));
         let also = also.map(|fields| (fields.span_of(key), "here".to_owned()));
         faults.push(Fault { also, ..fault });
     };
+    if !matches!(Selector::of(interface), Selector::Name(_)) {
+        let what = format!("{} means hardware, not the line that is dialled", quoted(interface));
+        tell(what, None, "interface");
+        return;
+    }
     if given(ppp, "pppoe") == Some(interface) {
         let what = format!("{} is what PPPoE runs over, not the line itself", quoted(interface));
         tell(what, Some(ppp), "pppoe");

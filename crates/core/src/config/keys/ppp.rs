@@ -20,10 +20,10 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "pppoe",
-        kind: Kind::Interface,
+        kind: Kind::InterfaceName,
         default: Some("\"\""),
-        doc: "The interface that leads to a provider who speaks PPPoE, e.g. `\"eth1\"`; it must be \
-              up. Either this or `device` is given.",
+        doc: "The interface that leads to a provider who speaks PPPoE, by its name, e.g. `\"eth1\"`; \
+              it must be up. Either this or `device` is given.",
         aliases: &["ethernet", "nic", "carrier"],
     },
     Key {
