@@ -17,8 +17,9 @@ const HEAD: &str = "\
 One TOML file, `/etc/anywan/anywan.toml` unless `--config` says otherwise; UTF-8, at most 1 MiB.
 `anywan check FILE` tells everything that is wrong with a file, without a daemon. A key that is not
 on this page is an error. Durations are strings of a whole number and a unit: `\"500ms\"`,
-`\"15s\"`, `\"2m\"`, `\"1h\"`. Files to begin with are in `examples/`;
-`docs/anywan.schema.json` lets an editor complete and check.
+`\"15s\"`, `\"2m\"`, `\"1h\"`. Files to begin with are in `examples/`, and
+where anywan is installed in `/usr/local/share/doc/anywan/examples`; `docs/anywan.schema.json` lets
+an editor complete and check.
 
 The smallest file that does something:
 
@@ -42,6 +43,8 @@ const TOGETHER: &str = "
   `gateway = \"off\"`; `gateway6` may stay `\"auto\"`.
 - A WAN uses at least one of IPv4 and IPv6.
 - `address = \"dhcp\"` needs an interface of its own: on a LAN's the LAN's own server would answer.
+- A gateway is none of the WAN's own `address`es, nor the network or broadcast address of one; a
+  `gateway_alias` is nobody's address.
 - `[wan.health]` stands below its `[[wan]]`, and replaces `[health]` key by key. An empty list of
   targets asks nobody: the WAN is then judged by link, address and gateway alone.
 - `[dns]`, even empty, turns DNS for LANs on, `[lan.dhcp]` below a `[[lan]]` DHCP on that LAN;
@@ -58,8 +61,8 @@ const TOGETHER: &str = "
   of its own leaves it alone, unless it is started with `--resolv-conf FILE`.
 - The ranges of two LANs have no address in common.
 - `[wan.ppp]` stands below its `[[wan]]` too, and has either `device` or `pppoe`. The WAN's
-  `interface` is the line's own, so no LAN's and no other WAN's; `gateway6 = \"off\"` asks the far end
-  for IPv4 alone.
+  `interface` is the line's own name, so no hardware, no LAN's and no other WAN's; `address` is left
+  out, because the far end gives it; `gateway6 = \"off\"` asks the far end for IPv4 alone.
 ";
 
 /// The reference, as Markdown that ends with a newline.
