@@ -262,7 +262,7 @@ fn a_line_on_demand_is_dialled_when_the_better_wan_dies_and_hung_up_after() -> R
 fn a_session_over_ethernet_is_set_up_with_a_password_that_only_root_may_read() -> Result<()> {
     let topology = lab()?;
     let mut config = config(&topology, "");
-    let daemon = {
+    let mut daemon = {
         config.wans.remove(0);
         let mut daemon = Daemon::prepare(&topology, &config)?;
         let (file, etc) = (daemon.path("secret"), daemon.path("ppp"));
@@ -301,5 +301,11 @@ fn a_session_over_ethernet_is_set_up_with_a_password_that_only_root_may_read() -
     no_secret_is_seen(&daemon)?;
     let link = topology.router().run(&format!("ip link show {LINE}"))?;
     ensure!(link.contains("mtu 1492"), "{link}");
+    // A daemon that starts has read no password yet.
+    let pid = pppd(&daemon)?;
+    daemon.terminate()?;
+    daemon.launch()?;
+    wait_state(&daemon, "wan2", "up")?;
+    ensure!(pppd(&daemon)? == pid, "the line was dialled anew by a daemon that was started anew");
     Ok(())
 }

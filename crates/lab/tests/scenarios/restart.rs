@@ -110,6 +110,21 @@ fn a_wan_is_removed_by_sighup() -> Result<()> {
 }
 
 #[test]
+fn a_wan_is_removed_while_no_daemon_runs() -> Result<()> {
+    let topology = Spec::routed(3).build()?;
+    let whole = Config::of(&topology);
+    let mut without = whole.clone();
+    without.wans.remove(1);
+    let mut daemon = Daemon::start_up(&topology, &whole)?;
+    under_load(&topology, |_| {
+        daemon.terminate()?;
+        daemon.write_config(&without.to_toml())?;
+        daemon.launch()?;
+        wait_used(&topology, &[1, 3])
+    })
+}
+
+#[test]
 fn wans_change_their_order_in_the_file_by_sighup() -> Result<()> {
     let topology = Spec::routed(3).build()?;
     let config = Config::of(&topology);
