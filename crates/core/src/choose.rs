@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::State;
 use crate::config::{AllDown, Config, Wan};
-use crate::facts::{Numbers, WanFacts, numbered};
+use crate::facts::{Numbers, Obstacle, WanFacts, numbered};
 use crate::health::Side;
 use crate::names::{Family, PerFamily, WanId, Weight};
 
@@ -127,9 +127,14 @@ fn choose_family(
         Trust::Down if config.router.all_down == AllDown::Try => (Trust::Down, Reason::Trying),
         Trust::Down | Trust::None => {
             let been_there = sides.values().any(|s| s.get(family).has_been_up());
-            // What retires still has flows of it.
-            let retires = |f: &WanFacts| f.retiring && f.sides.get(family).hop.is_some();
-            let present = been_there || best == Trust::Down || facts.values().any(retires);
+            // What retires still has flows of it. Where every WAN is told to leave a family alone, it
+            // is somebody else's at once.
+            let of = |f: &WanFacts| f.sides.get(family).clone();
+            let wanted =
+                facts.values().any(|f| !f.retiring && of(f).obstacle != Some(Obstacle::Off));
+            let retires = |f: &WanFacts| f.retiring && of(f).hop.is_some();
+            let left = wanted && facts.values().any(retires);
+            let present = been_there || best == Trust::Down || left;
             let reason = if present { Reason::NoneWorks } else { Reason::Absent };
             return FamilyChoice { reason, ..FamilyChoice::default() };
         }

@@ -390,6 +390,9 @@ impl Engine {
 
     fn number_wans(&mut self) {
         self.numbers = facts::assign_numbers(&self.config, &self.numbers);
+        for config in [&mut self.config, &mut self.written] {
+            config.retiring.retain(|wan| self.numbers.contains_key(&wan.name));
+        }
         let wans = (0..).zip(&self.config.wans);
         self.places =
             wans.filter_map(|(place, w)| Some((*self.numbers.get(&w.name)?, place))).collect();

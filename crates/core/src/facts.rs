@@ -105,7 +105,8 @@ impl std::fmt::Display for Obstacle {
 }
 
 /// Gives every WAN of `config` its number: a name keeps the number it had, a new name gets the
-/// lowest one that no name has had, or, when all have been used, the lowest that none has now.
+/// lowest one that no name has had, or, when all have been used, the lowest that none has now, or that of
+/// one that retires.
 pub fn assign_numbers(config: &Config, before: &Numbers) -> Numbers {
     let mut numbers = before.clone();
     let max = config.router.mark_field.max_number();
@@ -119,6 +120,11 @@ pub fn assign_numbers(config: &Config, before: &Numbers) -> Numbers {
             let known =
                 |name: &str| config.wans.iter().chain(&config.retiring).any(|w| w.name == name);
             numbers.retain(|name, _| known(name));
+            free(&numbers)
+        });
+        // One that is configured needs it more than one that retires.
+        let number = number.or_else(|| {
+            numbers.retain(|name, _| config.wans.iter().any(|wan| wan.name == *name));
             free(&numbers)
         });
         if let Some(number) = number {

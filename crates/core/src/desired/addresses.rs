@@ -29,14 +29,22 @@ fn addressed<'a>(basis: Basis<'a>) -> impl Iterator<Item = (WanId, &'a Wan, IfIn
 
 /// The links that we set up.
 pub(super) fn links_up(basis: Basis<'_>) -> BTreeSet<IfIndex> {
-    addressed(basis).map(|(_, _, device)| device).collect()
+    let stays = |id: &WanId| basis.facts.get(id).is_none_or(|facts| !facts.retiring);
+    // One that is down carries no flow of what retires.
+    addressed(basis).filter(|(id, ..)| stays(id)).map(|(_, _, device)| device).collect()
 }
 
 /// Every address of ours. One that two WANs have, as a WAN under another name and what retires under
 /// the former one do, is there once, for as long as either has it.
 pub(super) fn addresses(basis: Basis<'_>) -> BTreeSet<OwnAddress> {
     let mut own: BTreeMap<(IfIndex, IpAddr), OwnAddress> = BTreeMap::new();
-    for one in addressed(basis).flat_map(|(id, wan, device)| of_wan(basis, id, wan, device)) {
+    let of_wan = |(id, wan, device)| {
+        let retires = basis.facts.get(&id).is_some_and(|facts| facts.retiring);
+        let there = |own: &OwnAddress| basis.observed.addresses.iter().any(|a| own.is(a));
+        // What retires keeps what it has, and is given nothing.
+        of_wan(basis, id, wan, device).into_iter().filter(move |own| !retires || there(own))
+    };
+    for one in addressed(basis).flat_map(of_wan) {
         let kept = own.entry((one.device, one.address)).or_insert_with(|| one.clone());
         kept.until = kept.until.zip(one.until).map(|(a, b)| a.max(b));
     }

@@ -120,10 +120,14 @@ impl Engine {
             let clients = &mut self.clients;
             let seed = clients.seed ^ (u64::from(id.0) << 56);
             let kept = &mut clients.kept;
-            let client = clients.by_wan.entry(id).or_insert_with(|| {
-                let lease = kept.remove(&name);
-                Client::new(lease, seed)
-            });
+            // What retires goes on with a lease whose address is there, and asks for no other.
+            let retires = self.config.retiring.iter().any(|wan| wan.name == name);
+            let goes_on = || kept.get(&name).is_some_and(|lease| holds(lease.address));
+            if retires && !clients.by_wan.contains_key(&id) && !goes_on() {
+                continue;
+            }
+            let client = clients.by_wan.entry(id);
+            let client = client.or_insert_with(|| Client::new(kept.remove(&name), seed));
             client.link(port, holds, now);
         }
     }

@@ -47,17 +47,25 @@ fn names_of(
     written: &Config,
     links: &BTreeMap<IfIndex, Link>,
 ) -> (BTreeMap<String, String>, Doubts) {
-    let wans = written.wans.iter().chain(&written.retiring).map(|wan| &wan.interface);
-    let texts = written.lans.iter().map(|lan| &lan.interface).chain(wans);
+    let texts = written.lans.iter().map(|lan| &lan.interface);
+    let texts = texts.chain(written.wans.iter().map(|wan| &wan.interface));
     let by_exactness: BTreeSet<(Selector, &String)> =
         texts.map(|text| (Selector::of(text), text)).collect();
+    let retiring = written.retiring.iter().map(|wan| &wan.interface);
+    let retiring: Vec<(Selector, &String)> = retiring
+        .map(|text| (Selector::of(text), text))
+        .filter(|one| !by_exactness.contains(one))
+        .collect();
     let (mut names, mut doubts) = (BTreeMap::new(), Doubts::new());
     let mut taken: BTreeSet<IfIndex> = BTreeSet::new();
-    for (selector, text) in by_exactness {
-        let mut fitting: Vec<(&IfIndex, &Link)> = links
-            .iter()
-            .filter(|(index, link)| !taken.contains(index) && fits(&selector, link))
-            .collect();
+    for (selector, text) in by_exactness.into_iter().chain(retiring) {
+        let all = || links.iter().filter(|(_, link)| fits(&selector, link));
+        let mut fitting: Vec<(&IfIndex, &Link)> =
+            all().filter(|(index, _)| !taken.contains(index)).collect();
+        // Who retires takes nobody's interface away, and may have had what another text means now.
+        if fitting.is_empty() && written.retiring.iter().any(|wan| wan.interface == *text) {
+            fitting = all().collect();
+        }
         // A VLAN or a bridge has the hardware address of what it stands on.
         if fitting.iter().any(|(_, link)| link.parent.is_some()) {
             fitting.retain(|(_, link)| link.parent.is_some());

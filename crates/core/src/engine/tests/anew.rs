@@ -83,9 +83,71 @@ fn a_family_that_is_given_up_is_left_to_others_at_once() {
     let ipv6 = |world: &World| world.kernel.rules.iter().any(|r| r.family == Family::Ipv6);
     assert!(ipv6(&world));
     config.wans[0].gateway6 = Gateway::Off;
+    world.engine.handle(Event::Config(Box::new(config.clone())), world.now);
+    world.seconds(5);
+    assert!(!ipv6(&world), "{:?}", world.kernel.rules);
+    // Also where another WAN, which had it, retires.
+    let mut world = World::new(self::config(vec![wan(1, 1, 1)]), 1);
+    world.seconds(5);
+    world.flows = 3;
+    config.wans[0].name = "other".to_owned();
     world.engine.handle(Event::Config(Box::new(config)), world.now);
     world.seconds(5);
     assert!(!ipv6(&world), "{:?}", world.kernel.rules);
+}
+
+#[test]
+fn a_wan_under_another_name_has_its_interface_and_what_retires_shares_it() {
+    let mut world = World::new(config(vec![wan(1, 1, 1)]), 1);
+    world.set_link(1, |link| link.mac = Some(Mac([2, 0, 0, 0, 0, 7])));
+    world.seconds(5);
+    world.flows = 3;
+    let interface = "mac:02:00:00:00:00:07".to_owned();
+    let renamed = Wan { name: "fibre".to_owned(), interface, ..wan(1, 1, 1) };
+    world.alive.insert(WanId(2));
+    let mut world = world.restarted_with(config(vec![renamed]));
+    world.seconds(5);
+    assert_eq!(world.serving(Family::Ipv4), [2]);
+    assert_eq!(world.engine.config.retiring[0].interface, "wan1");
+    assert_eq!(world.kernel.nft.maps["restore4"][&Key::Number(0x100_0000)], "keep4_1");
+    // The other way round.
+    let mut world = world.restarted_with(config(vec![wan(1, 1, 1)]));
+    world.seconds(5);
+    assert_eq!(world.serving(Family::Ipv4), [1]);
+    assert_eq!(world.engine.config.retiring[0].interface, "wan1");
+}
+
+#[test]
+fn who_is_configured_gets_a_number_before_who_retires() {
+    let mut few = config(vec![wan(1, 1, 1), wan(2, 1, 1)]);
+    few.router.mark_field = MarkField::new(0x0700_0000).unwrap();
+    let mut world = World::new(few.clone(), 2);
+    world.seconds(1);
+    world.flows = 3;
+    few.wans[1].name = "other".to_owned();
+    let mut world = world.restarted_with(few);
+    world.seconds(1);
+    assert_eq!(world.serving(Family::Ipv4), [1, 2]);
+    assert_eq!(world.engine.kept().retiring, []);
+}
+
+#[test]
+fn what_retires_is_given_no_address_and_no_link() {
+    let mut all = config(vec![wan(1, 1, 1), wan(2, 1, 1)]);
+    all.wans[1].address = Addressing::Static(vec!["192.0.2.10/24".parse().unwrap()]);
+    all.wans[1].gateway = Gateway::Address(Ipv4Addr::new(192, 0, 2, 1));
+    let mut world = World::new(all.clone(), 2);
+    world.seconds(1);
+    let own = |world: &World| world.kernel.addresses.iter().filter(|a| a.ours).count();
+    assert_eq!(own(&world), 1);
+    // As after a boot.
+    world.kernel = kernel(2);
+    world.set_link(2, |link| link.up = false);
+    all.wans.remove(1);
+    let mut world = world.restarted_with(all);
+    world.seconds(1);
+    assert_eq!(own(&world), 0);
+    assert!(!world.kernel.links[&IfIndex(12)].up);
 }
 
 #[test]
@@ -99,6 +161,16 @@ fn an_address_of_two_wans_is_there_once_for_as_long_as_either_has_it() {
     world.turn();
     assert_eq!(world.engine.config.retiring.len(), 1);
     let at = |seconds| Some(Moment::from_start(Duration::from_secs(seconds)));
+    world.engine.observed.addresses.insert(Address {
+        device: IfIndex(11),
+        address: lease().address.into(),
+        prefix: 24,
+        peer: None,
+        global: true,
+        deprecated: false,
+        ours: true,
+        until: at(100),
+    });
     for (number, until) in [(1, at(100)), (2, at(3_700))] {
         let lease = Lease { until, ..lease() };
         world.engine.observed.leases.insert(WanId(number), lease);
@@ -198,6 +270,8 @@ fn a_line_whose_password_is_in_a_file_is_not_hung_up_by_a_restart() {
     let mut world = world.restarted();
     world.seconds(2);
     assert_eq!(children(&world), [""; 0]);
+    let problems = world.engine.status(&|_| String::new()).problems;
+    assert!(problems.iter().any(|p| p.code == "dial.secret-file"), "{problems:?}");
     // Another password is another program.
     world.dialling.secrets.insert(file.to_owned(), Ok(Secret::new("hunter3")));
     world.seconds(40);
