@@ -344,7 +344,7 @@ impl Dial {
 
     /// The file has another PIN than the script; it is not sent before the SIM wants it.
     fn has_another_pin(&self, sight: &Sight) -> bool {
-        self.with_pin.is_some() && self.with_pin != sight.pin
+        self.with_pin.zip(sight.pin).is_some_and(|(with, pin)| with != pin)
     }
 
     fn watch(

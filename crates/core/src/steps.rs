@@ -218,8 +218,8 @@ pub enum Ask {
         devices: BTreeSet<String>,
         /// The files with passwords.
         secrets: BTreeSet<String>,
-        /// The USB ports that are to be on the bus: a reset that an earlier daemon did not live to
-        /// end has left them off it.
+        /// The USB ports that are to be on the bus, in the first look only: a reset that an earlier
+        /// daemon did not live to end has left them off it.
         ports: BTreeSet<String>,
     },
     /// Give a modem a new start. Answered when that is over, which may take a minute.

@@ -90,15 +90,15 @@ fn authorized(port: &str) -> String {
     format!("/sys/bus/usb/devices/{port}/authorized")
 }
 
-/// Lets devices back on the USB bus that a reset has left off it.
-pub fn put_back_on_the_bus(ports: &BTreeSet<String>) {
-    for path in ports.iter().map(|port| authorized(port)) {
-        if fs::read_to_string(&path).is_ok_and(|text| text.trim() == "0") {
-            match fs::write(&path, "1") {
-                Ok(()) => tracing::info!(path, "a device that was off the bus is let on again"),
-                Err(error) => tracing::warn!(path, %error, "a device stays off the bus"),
-            }
-        }
+/// Lets devices back on the USB bus that a reset has left off it. The kernel then sets the device up,
+/// which may take seconds.
+pub fn put_back_on_the_bus(ports: BTreeSet<String>) {
+    let off = |path: &String| fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
+    for path in ports.iter().map(|port| authorized(port)).filter(off) {
+        std::thread::spawn(move || match fs::write(&path, "1") {
+            Ok(()) => tracing::info!(path, "a device that was off the bus is let on again"),
+            Err(error) => tracing::warn!(path, %error, "a device stays off the bus"),
+        });
     }
 }
 

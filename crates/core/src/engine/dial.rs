@@ -31,6 +31,8 @@ pub(super) struct Dials {
     /// The passwords that were read last: a file that goes away ends no line.
     passwords: BTreeMap<String, Secret>,
     next_look: Moment,
+    /// It has been looked once.
+    looked: bool,
     /// How each line stood when people were told last.
     told: BTreeMap<String, String>,
 }
@@ -52,11 +54,6 @@ impl Dials {
     fn news(&mut self, name: &str, words: &str) -> Option<String> {
         let before = self.told.insert(name.to_owned(), words.to_owned()).unwrap_or_default();
         (before != words).then_some(before)
-    }
-
-    /// Whether a WAN's modem is being reset.
-    fn resets(&self, name: &str) -> bool {
-        self.by_wan.get(name).is_some_and(|dial| matches!(dial.state(), State::Resetting { .. }))
     }
 
     pub(super) fn look_soon(&mut self) {
@@ -124,9 +121,9 @@ impl Engine {
         let devices: BTreeSet<String> = modems.map(|modem| modem.device.clone()).collect();
         let files = self.dialled().filter_map(|(_, ppp)| ppp.secret_file());
         let secrets: BTreeSet<String> = files.map(str::to_owned).collect();
-        let ports = self.dialled().filter(|(wan, _)| !self.dials.resets(&wan.name));
-        let ports = ports.filter_map(|(_, ppp)| Some(ppp.modem()?.reset_usb.clone()));
-        let ports: BTreeSet<String> = ports.filter(|port| !port.is_empty()).collect();
+        let ports = self.dialled().filter_map(|(_, ppp)| Some(ppp.modem()?.reset_usb.clone()));
+        let ports = ports.filter(|port| !port.is_empty() && !self.dials.looked).collect();
+        self.dials.looked = true;
         self.asks.push_back(Ask::Look { devices, secrets, ports });
     }
 
@@ -316,7 +313,7 @@ impl Engine {
     pub(super) fn dial_problems(&self, wan: &Wan, ppp: &Ppp) -> Vec<Problem> {
         let at = format!("wan {}", wan.name);
         let Some(dial) = self.dials.by_wan.get(&wan.name) else { return Vec::new() };
-        let mut problems = Vec::new();
+        let mut problems: Vec<Problem> = self.unused_password(&at, ppp).into_iter().collect();
         if let State::Waiting { .. } = dial.state() {
             problems.extend(self.missing(&at, ppp));
         }
@@ -326,18 +323,18 @@ impl Engine {
         problems
     }
 
-    /// What a line waits for.
+    /// Also of a line that is up: it would not be dialled again.
+    fn unused_password(&self, at: &str, ppp: &Ppp) -> Option<Problem> {
+        let path = ppp.secret_file()?;
+        let why = self.observed.dialling.secrets.get(path)?.as_ref().err()?;
+        let what = format!("the password in {path} is not used: {why}");
+        let hint = format!("`chown root {path}; chmod 600 {path}`; its first line is the password");
+        Some(problem("dial.secret-file", at, &what, &hint))
+    }
+
+    /// What a line waits for, beside its password.
     fn missing(&self, at: &str, ppp: &Ppp) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let secret = ppp.secret_file().and_then(|path| {
-            Some((path, self.observed.dialling.secrets.get(path)?.as_ref().err()?))
-        });
-        if let Some((path, why)) = secret {
-            let what = format!("the password in {path} is not used: {why}");
-            let hint =
-                format!("`chown root {path}; chmod 600 {path}`; its first line is the password");
-            problems.push(problem("dial.secret-file", at, &what, &hint));
-        }
         match &ppp.line {
             Over::Modem(modem) if !self.observed.dialling.devices.contains(&modem.device) => {
                 let what = format!("the modem {} is not there; it is waited for", modem.device);

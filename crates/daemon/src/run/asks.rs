@@ -46,6 +46,10 @@ impl Waking {
         Waking { flows, next: Moment::default(), again, ask }
     }
 
+    pub(super) fn asks_by(&self, ask: Mark) -> bool {
+        self.ask == ask
+    }
+
     /// From now on the routing leads to LANs only under this mark.
     pub(super) fn ask_by(&mut self, ask: Mark) {
         self.ask = ask;
@@ -120,7 +124,7 @@ impl Daemon {
                 return;
             }
             Ask::Look { devices, secrets, ports } => {
-                ppp::put_back_on_the_bus(&ports);
+                ppp::put_back_on_the_bus(ports);
                 Ok(Event::Dialling(ppp::look(devices, secrets)))
             }
             Ask::Reset { wan, how } => {
