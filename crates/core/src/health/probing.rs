@@ -503,11 +503,16 @@ impl Side {
         }
     }
 
-    /// Who has been silent in a burst while others answered. Where we were slow ourselves, silence
-    /// does not tell one target from another either.
-    fn deaf_in(&self, burst: &Burst) -> Vec<usize> {
+    /// Who has been silent in a burst while others answered.
+    fn silent_in(&self, burst: &Burst) -> Vec<usize> {
         let silent = (0..self.targets.count()).filter(|at| !burst.answered.contains(at));
-        silent.filter(|_| burst.excuses == 0 && !burst.answered.is_empty()).collect()
+        silent.filter(|_| !burst.answered.is_empty()).collect()
+    }
+
+    /// The same, as far as it proves something: where we were slow ourselves, silence does not tell one
+    /// target from another.
+    fn deaf_in(&self, burst: &Burst) -> Vec<usize> {
+        if burst.excuses == 0 { self.silent_in(burst) } else { Vec::new() }
     }
 
     /// On a line that loses now and then, a burst loses all of one target's answers once in a few
@@ -536,8 +541,12 @@ impl Side {
                 self.go_on_with_burst(role, settings, now, orders);
                 return;
             }
-            for target in self.deaf_in(&burst) {
-                self.targets.set_deaf(target);
+            for target in self.silent_in(&burst) {
+                if burst.excuses == 0 {
+                    self.targets.set_deaf(target);
+                } else if !self.targets.is_deaf_after(target) {
+                    continue;
+                }
                 let kind = self.targets.kind_of(target);
                 kind.into_iter().for_each(|kind| self.loss.forget((target, kind)));
             }

@@ -10,6 +10,9 @@ use crate::config::Kind;
 /// A deaf target is asked in every so many turns of its kind.
 const DEAF_TURN: usize = 10;
 
+/// So many bursts in a row prove that a target is deaf though we were slow in each.
+const SILENT_BURSTS: u32 = 3;
+
 /// Heartbeats in an interval, where there are so many kinds of targets: each wakes this machine.
 const BEATS: usize = 2;
 
@@ -27,6 +30,8 @@ struct Memory {
     /// Has answered at least once through this WAN.
     heard: bool,
     deaf: bool,
+    /// Bursts in a row in which others answered, and we were slow ourselves; no word of it since.
+    silent: u32,
     /// What somebody else answered in its place, last time.
     portal: Option<String>,
 }
@@ -35,8 +40,13 @@ impl Targets {
     /// Makes these the targets, all unheard of, unless they are already.
     pub(super) fn become_(&mut self, kinds: &[Kind]) {
         if !self.all.iter().map(|one| one.kind).eq(kinds.iter().copied()) {
-            let fresh =
-                |kind: &Kind| Memory { kind: *kind, heard: false, deaf: false, portal: None };
+            let fresh = |kind: &Kind| Memory {
+                kind: *kind,
+                heard: false,
+                deaf: false,
+                silent: 0,
+                portal: None,
+            };
             self.all = kinds.iter().map(fresh).collect();
         }
     }
@@ -97,14 +107,14 @@ impl Targets {
     /// It has answered.
     pub(super) fn hear(&mut self, target: usize) {
         if let Some(one) = self.all.get_mut(target) {
-            (one.heard, one.deaf, one.portal) = (true, false, None);
+            (one.heard, one.deaf, one.silent, one.portal) = (true, false, 0, None);
         }
     }
 
     /// Somebody else has answered for it: the line carries packets.
     pub(super) fn intercept(&mut self, target: usize, what: &str) {
         if let Some(one) = self.all.get_mut(target) {
-            (one.deaf, one.portal) = (false, Some(what.to_owned()));
+            (one.deaf, one.silent, one.portal) = (false, 0, Some(what.to_owned()));
         }
     }
 
@@ -113,6 +123,15 @@ impl Targets {
         if let Some(one) = self.all.get_mut(target) {
             one.deaf = true;
         }
+    }
+
+    /// It was silent while others answered, in a burst in which we were slow: its answers may have
+    /// been late. After several such bursts without a word of it, it is deaf all the same; says so.
+    pub(super) fn is_deaf_after(&mut self, target: usize) -> bool {
+        let Some(one) = self.all.get_mut(target) else { return false };
+        one.silent += 1;
+        one.deaf |= one.silent >= SILENT_BURSTS;
+        one.deaf
     }
 
     /// What a captive portal says, while no http target answers as it should.

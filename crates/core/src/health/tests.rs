@@ -47,6 +47,8 @@ struct Driven {
     traffic: (u64, u64),
     total: Traffic,
     sent: usize,
+    /// How late it is woken each time.
+    late: Duration,
     states: Vec<State>,
 }
 
@@ -68,6 +70,7 @@ impl Driven {
             traffic: (0, 0),
             total: Traffic::default(),
             sent: 0,
+            late: Duration::ZERO,
         }
     }
 
@@ -117,7 +120,7 @@ impl Driven {
             // What an answer has made due at once is done in the next turn.
             turns = if next > self.now { 0 } else { turns + 1 };
             assert!(turns < 3, "a deadline in the past would spin");
-            self.now = self.now.max(next);
+            self.now = self.now.max(next + self.late);
         }
         self.now = end;
         self.step();
@@ -448,6 +451,15 @@ fn a_service_that_is_dead_alone_makes_it_impaired_and_its_return_takes_the_hold_
         assert_eq!(driven.side.state(), State::Up, "{name}");
         assert!(!driven.states.contains(&State::Down), "{:?}", driven.states);
     }
+}
+
+#[test]
+fn a_service_that_is_dead_is_found_by_a_machine_that_is_always_late_too() {
+    let mut driven = Driven::up_with(&MIXED);
+    driven.deaf = vec![4, 5];
+    driven.late = Duration::from_millis(80);
+    driven.run(60_000);
+    assert_eq!(driven.side.state(), State::Impaired, "{:?}", driven.states);
 }
 
 #[test]
