@@ -129,10 +129,10 @@ fn choose_family(
             let been_there = sides.values().any(|s| s.get(family).has_been_up());
             // What retires still has flows of it. Where every WAN is told to leave a family alone, it
             // is somebody else's at once.
-            let of = |f: &WanFacts| f.sides.get(family).clone();
-            let wanted =
-                facts.values().any(|f| !f.retiring && of(f).obstacle != Some(Obstacle::Off));
-            let retires = |f: &WanFacts| f.retiring && of(f).hop.is_some();
+            let wanted = facts
+                .values()
+                .any(|f| !f.retiring && f.sides.get(family).obstacle != Some(Obstacle::Off));
+            let retires = |f: &WanFacts| f.retiring && f.sides.get(family).hop.is_some();
             let left = wanted && facts.values().any(retires);
             let present = been_there || best == Trust::Down || left;
             let reason = if present { Reason::NoneWorks } else { Reason::Absent };

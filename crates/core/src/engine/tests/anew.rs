@@ -5,14 +5,19 @@ use crate::config::{Line, Modem, Password, Ppp};
 use crate::names::Secret;
 use crate::observed::{ChildEnd, Lease};
 
-#[test]
-fn a_wan_taken_out_of_the_file_keeps_its_flows_until_the_last_is_over() {
-    let all = config(vec![wan(1, 1, 1), wan(2, 1, 1)]);
-    let mut world = World::new(all.clone(), 2);
+/// Two WANs that share the load and have flows, and the file without the second.
+fn with_flows_by_both() -> (World, Config) {
+    let mut less = config(vec![wan(1, 1, 1), wan(2, 1, 1)]);
+    let mut world = World::new(less.clone(), 2);
     world.seconds(5);
     world.flows = 3;
-    let mut less = all;
     less.wans.remove(1);
+    (world, less)
+}
+
+#[test]
+fn a_wan_taken_out_of_the_file_keeps_its_flows_until_the_last_is_over() {
+    let (mut world, less) = with_flows_by_both();
     world.engine.handle(Event::Config(Box::new(less)), world.now);
     world.seconds(30);
     assert_eq!(world.slot_chains("slots4"), BTreeSet::from(["place1"]));
@@ -32,12 +37,7 @@ fn a_wan_taken_out_of_the_file_keeps_its_flows_until_the_last_is_over() {
 
 #[test]
 fn a_wan_taken_out_of_the_file_before_a_start_retires_too() {
-    let all = config(vec![wan(1, 1, 1), wan(2, 1, 1)]);
-    let mut world = World::new(all.clone(), 2);
-    world.seconds(5);
-    world.flows = 3;
-    let mut less = all;
-    less.wans.remove(1);
+    let (world, less) = with_flows_by_both();
     let mut world = world.restarted_with(less);
     world.seconds(5);
     assert_eq!(world.slot_chains("slots4"), BTreeSet::from(["place1"]));
