@@ -533,10 +533,9 @@ impl Daemon {
 
     /// Other bits of marks may be ours now.
     fn follow_marks(&mut self, field: MarkField) {
-        if self.waking.asks_by(field.ask()) {
+        if !self.waking.ask_by(field.ask()) {
             return;
         }
-        self.waking.ask_by(field.ask());
         match Destroyed::open(field.number_mask()) {
             Ok(ends) => self.ends = ends,
             Err(error) => tracing::warn!(%error, "the ends of flows are not watched anew"),

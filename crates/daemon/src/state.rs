@@ -109,7 +109,7 @@ impl StateDir {
             return Ok(());
         }
         self.write_beside("wans.json", &serde_json::to_vec_pretty(kept)?)?.sync_all()?;
-        fs::rename(self.path.join("wans.json.new"), self.path.join("wans.json"))?;
+        self.put_in_place("wans.json")?;
         File::open(&self.path)?.sync_all()
     }
 
@@ -150,7 +150,11 @@ impl StateDir {
             .collect();
         // Not on disk at once, which may take seconds: a server gives what it gave before.
         self.write_beside("leases.json", &serde_json::to_vec_pretty(&stored)?)?;
-        fs::rename(self.path.join("leases.json.new"), self.path.join("leases.json"))
+        self.put_in_place("leases.json")
+    }
+
+    fn put_in_place(&self, name: &str) -> io::Result<()> {
+        fs::rename(self.path.join(format!("{name}.new")), self.path.join(name))
     }
 
     /// Writes what is to take the place of a file.

@@ -46,13 +46,9 @@ impl Waking {
         Waking { flows, next: Moment::default(), again, ask }
     }
 
-    pub(super) fn asks_by(&self, ask: Mark) -> bool {
-        self.ask == ask
-    }
-
-    /// From now on the routing leads to LANs only under this mark.
-    pub(super) fn ask_by(&mut self, ask: Mark) {
-        self.ask = ask;
+    /// From now on the routing leads to LANs only under this mark; whether it is another.
+    pub(super) fn ask_by(&mut self, ask: Mark) -> bool {
+        std::mem::replace(&mut self.ask, ask) != ask
     }
 
     /// When the next portion is due.
