@@ -138,11 +138,7 @@ impl Attempts {
         };
         let socket = Socket::new(Domain::for_address(target.server), kind, None)?;
         socket.set_nonblocking(true)?;
-        match (target.proto, target.source) {
-            (Proto::Udp, source) => bind_to_a_fresh_port(&socket, source.unwrap_or(any))?,
-            (Proto::Tcp, Some(source)) => socket.bind(&SocketAddr::new(source, 0).into())?,
-            (Proto::Tcp, None) => {}
-        }
+        bind_to_a_fresh_port(&socket, target.source.unwrap_or(any))?;
         match socket.connect(&target.server.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             Ok(()) | Err(_) => {}
@@ -230,9 +226,10 @@ pub(crate) fn listen(mut socket: &Socket) -> io::Result<Option<IpAddr>> {
     last.map(Some).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Binds to a port that no socket of this program has had before, as far as there are any. The
-/// kernel picks UDP ports at random: among a few dozen flows two soon have the same, and to the
-/// router the second would be the first one, which sticks to its WAN.
+/// Binds to a port that no socket of this program has had before, as far as there are any. Left to
+/// the kernel, two among a few dozen UDP flows soon have the same, and so has a TCP attempt now and
+/// then with one that was given up a while ago. To the router the second would be the first one,
+/// which sticks to its WAN.
 fn bind_to_a_fresh_port(socket: &Socket, source: IpAddr) -> io::Result<()> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 10_000;
