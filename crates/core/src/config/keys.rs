@@ -431,9 +431,11 @@ const HEALTH: &[Key] = &[
         name: "interval",
         kind: Kind::Time { min_ms: 100, max_ms: 3_600_000, words: &[] },
         default: Some("\"1s\""),
-        doc: "In this time each kind of target (icmp, tcp, ...) is asked once, and twice while \
-              traffic comes back over a WAN that serves; on a metered WAN only one of them, and \
-              only while it serves: on standby it is asked every minute.",
+        doc: "In this time each kind of target (icmp, tcp, ...) is asked twice while traffic comes \
+              back over a WAN that serves, and once while it is in doubt. Otherwise one target is \
+              asked in each two thirds of it (in all of it where there is one kind), the kinds in \
+              turn. A metered WAN is asked once in this time, and only while it serves: on standby \
+              every minute.",
         aliases: &["every", "period"],
     },
     Key {

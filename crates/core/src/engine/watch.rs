@@ -22,7 +22,7 @@ const PACE_DOUBT: Duration = Duration::from_millis(50);
 const PACE_BUSY: Duration = Duration::from_millis(80);
 /// While there is none: to notice that it begins. From the first on it is counted along with other
 /// work, and at last by itself: to wake an idle machine costs more than what it then does.
-const PACE_IDLE: (Duration, Duration) = (Duration::from_millis(700), Duration::from_millis(1300));
+const PACE_IDLE: (Duration, Duration) = (Duration::from_millis(900), Duration::from_millis(1500));
 /// How long after the last packet there still is traffic.
 const BUSY: Duration = Duration::from_secs(2);
 /// What a budget is for.

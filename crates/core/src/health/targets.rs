@@ -14,7 +14,7 @@ const DEAF_TURN: usize = 10;
 const SILENT_BURSTS: u32 = 3;
 
 /// Heartbeats in an interval, where there are so many kinds of targets: each wakes this machine.
-const BEATS: usize = 2;
+const BEATS: u32 = 2;
 
 /// The targets of one side.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -76,14 +76,14 @@ impl Targets {
     }
 
     /// How many heartbeats ask each kind once: 1 or 2.
-    pub(super) fn beats(&self) -> usize {
-        self.kinds().len().clamp(1, BEATS)
+    pub(super) fn beats(&self) -> u32 {
+        if self.kinds().len() > 1 { BEATS } else { 1 }
     }
 
     /// How many are asked in the next heartbeat.
     pub(super) fn share(&self) -> usize {
         let kinds = self.kinds().len().max(1);
-        let (done, most) = (self.turn % kinds, kinds.div_ceil(self.beats()));
+        let (done, most) = (self.turn % kinds, kinds.div_ceil(self.beats() as usize));
         most.min(kinds - done)
     }
 
