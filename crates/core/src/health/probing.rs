@@ -17,8 +17,8 @@ use crate::time::Moment;
 /// While traffic has come back so lately over a side that serves, they come twice as often: what is
 /// lost shows sooner.
 const TRAFFIC_RECENT: Duration = Duration::from_secs(2);
-/// Heartbeats on a calm side, in so many intervals: silence is noticed within two thirds of one, and
-/// an idle machine is woken no more often than that takes.
+/// Heartbeats on a calm side, and in how many intervals: silence is noticed within two thirds of one,
+/// and each probe more would wake an idle machine.
 const CALM: (u32, u32) = (3, 2);
 /// Rounds in a burst: three lost answers in a row from every target at 30 % loss and three
 /// targets are a matter of 1 in 50,000.
