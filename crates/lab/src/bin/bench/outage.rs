@@ -5,9 +5,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use anywan_lab::client::DialReport;
+use anywan_lab::client::{Attempt, DialReport};
 use anywan_lab::daemon::{Config, Daemon, WanConfig};
-use anywan_lab::dial::Proto;
+use anywan_lab::dial::{Failure, Proto};
 use anywan_lab::fault::Fault;
 use anywan_lab::notices::Notices;
 use anywan_lab::topology::{Family, Spec, Topology};
@@ -24,6 +24,12 @@ const BEAT: Duration = Duration::from_millis(10);
 const WARM: Duration = Duration::from_secs(2);
 /// The kernel announces a change of carrier at once when none was before for so long.
 const QUIET: Duration = Duration::from_secs(3);
+/// An attempt is given up after less than any retransmission, which could make a failure look like
+/// a slow success.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// A SYN that is on the line when its end is pulled out is lost, whatever a router does, and sent
+/// again after a second (RFC 6298); the attempt fails only if that one is lost, too.
+const PATIENCE_FOR_LINKS: Duration = Duration::from_secs(2);
 /// Each run breaks the WAN so much later than the one before: traffic is counted and heartbeats come
 /// in rounds, of which no run is to meet the same moment.
 const LATER: Duration = Duration::from_millis(37);
@@ -39,6 +45,8 @@ struct Case {
     faults: Vec<(usize, Fault)>,
     /// Before it happens.
     wait: Duration,
+    /// Attempts are given up after so long.
+    patience: Duration,
     /// The WAN that takes over.
     next: usize,
     /// Whether WAN 2 is metered.
@@ -47,7 +55,13 @@ struct Case {
 
 impl Case {
     fn of(what: &'static str, fault: Fault) -> Case {
-        Case { what, faults: vec![(1, fault)], wait: WARM, next: 2, metered: false }
+        let faults = vec![(1, fault)];
+        Case { what, faults, wait: WARM, patience: PATIENCE, next: 2, metered: false }
+    }
+
+    /// Something that ends the link or its address.
+    fn of_link(what: &'static str, fault: Fault) -> Case {
+        Case { wait: QUIET, patience: PATIENCE_FOR_LINKS, ..Case::of(what, fault) }
     }
 }
 
@@ -57,9 +71,9 @@ fn swallow(what: &str) -> Fault {
 
 fn cases() -> Vec<Case> {
     let mut all = vec![
-        Case { wait: QUIET, ..Case::of("carrier lost", Fault::CarrierLost) },
-        Case { wait: QUIET, ..Case::of("interface removed", Fault::InterfaceGone) },
-        Case::of("address lost", Fault::AddressGone),
+        Case::of_link("carrier lost", Fault::CarrierLost),
+        Case::of_link("interface removed", Fault::InterfaceGone),
+        Case::of_link("address lost", Fault::AddressGone),
         Case::of("blackhole beyond the gateway", Fault::Blackhole),
         Case::of("gateway silent, with carrier", Fault::GatewaySilent),
     ];
@@ -103,8 +117,15 @@ fn new_connections(page: &mut Page) -> Result<()> {
         "Three WANs, default settings; a client tries a new connection every 10 ms, and so is the \
          traffic of the line. The WAN of the best priority fails, another takes over. Left after: \
          from the fault to the first connection through the next WAN. Outage: the longest span \
-         without a success, which a fault that takes only a part need not have. {RUNS} runs each, \
-         at any moment of the rounds of counting and heartbeats."
+         without a success, which a fault that takes only a part need not have. Failed: of the \
+         attempts begun after the fault. An attempt fails after {}, and with carrier, interface or \
+         address lost after {}. Cut and told: begun while the fault was made (its command takes \
+         some milliseconds), connected, and then reset as the WAN's established connections are; \
+         a reset before that would have been a refusal. Slowest: of the attempts that worked; a \
+         SYN that is lost with the link is sent again after a second. {RUNS} runs each, at any \
+         moment of the rounds of counting and heartbeats.",
+        spell(PATIENCE),
+        spell(PATIENCE_FOR_LINKS),
     );
     let columns = [
         "fault",
@@ -112,21 +133,28 @@ fn new_connections(page: &mut Page) -> Result<()> {
         "worst",
         "outage, median",
         "worst",
-        "failed attempts begun after the fault, median",
+        "failed, median",
         "worst",
+        "cut and told, worst",
+        "slowest, worst",
     ];
     page.table("Outage for new connections", &note, &columns);
     for case in cases() {
-        let (mut left, mut outage, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut left, mut outage, mut slowest) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut failed, mut told) = (Vec::new(), Vec::new());
         for run in 0..u32::try_from(RUNS)? {
-            let (report, at) = fail(&case, LATER * run)?;
-            let after = report.between(at, Instant::now());
+            let run = fail(&case, LATER * run)?;
+            let after = run.report.between(run.at, Instant::now());
             let by_next = after.attempts.iter().find(|a| a.result == Ok(case.next));
-            left.push(ms(by_next.context("the next WAN")?.at - at));
+            left.push(ms(by_next.context("the next WAN")?.at - run.at));
             // From the attempt before the fault on.
-            let around = report.between(at - BEAT * 2, Instant::now());
+            let around = run.report.between(run.at - BEAT * 2, Instant::now());
             outage.push(ms(around.longest_outage()));
-            failed.push(f64::from(u32::try_from(after.failed())?));
+            let cut = after.attempts.iter().filter(|attempt| run.was_cut(attempt)).count();
+            told.push(f64::from(u32::try_from(cut)?));
+            failed.push(f64::from(u32::try_from(after.failed() - cut)?));
+            let worked = after.attempts.iter().filter(|attempt| attempt.result.is_ok());
+            slowest.push(ms(worked.map(|attempt| attempt.took).max().unwrap_or_default()));
         }
         let time = |value: f64| format!("{value:.0} ms");
         page.row(&[
@@ -137,18 +165,40 @@ fn new_connections(page: &mut Page) -> Result<()> {
             time(worst(&outage)),
             format!("{:.0}", median(&failed)),
             format!("{:.0}", worst(&failed)),
+            format!("{:.0}", worst(&told)),
+            time(worst(&slowest)),
         ]);
     }
     page.end();
     Ok(())
 }
 
-/// One run in a new lab, with the fault so much `later`; when it happened.
-fn fail(case: &Case, later: Duration) -> Result<(DialReport, Instant)> {
+fn spell(patience: Duration) -> String {
+    format!("{} ms", patience.as_millis())
+}
+
+/// What a client saw of a fault.
+struct Run {
+    report: DialReport,
+    /// When its command was given; with several, the last.
+    at: Instant,
+    /// When that had been carried out.
+    made: Instant,
+}
+
+impl Run {
+    /// Whether an attempt was connected when the WAN went, and told so. A connection that is not yet
+    /// established would have been refused instead (`tcp_reset` in the kernel).
+    fn was_cut(&self, attempt: &Attempt) -> bool {
+        attempt.at < self.made && attempt.result == Err(Failure::Reset)
+    }
+}
+
+/// One run in a new lab, with the fault so much `later`.
+fn fail(case: &Case, later: Duration) -> Result<Run> {
     let (topology, _daemon) =
         lab(|config| if case.metered { config.wan(2, metered) } else { config })?;
-    // Longer than any retransmission that could make a failure look like a slow success.
-    let client = topology.client(1).timeout(Duration::from_millis(500));
+    let client = topology.client(1).timeout(case.patience);
     let dialer = client.dial(Proto::Tcp, Family::V4, BEAT);
     // The switch of a new lab may take a moment to see its cables.
     dialer.wait_for(30, DEADLINE, |taken| taken == 1)?;
@@ -158,8 +208,9 @@ fn fail(case: &Case, later: Duration) -> Result<(DialReport, Instant)> {
         at = Instant::now();
         topology.break_wan(*number, fault)?;
     }
+    let made = Instant::now();
     dialer.wait_for(30, DEADLINE, |taken| taken == case.next)?;
-    Ok((dialer.stop()?, at))
+    Ok(Run { report: dialer.stop()?, at, made })
 }
 
 /// Nobody uses the line.
