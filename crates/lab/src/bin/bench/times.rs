@@ -140,7 +140,8 @@ fn idle_with(families: Families) -> Result<Vec<String>> {
     let children = || -> Result<String> {
         let text = read("stat")?;
         let rest = text.rsplit_once(')').context("stat has a name")?.1;
-        Ok(rest.split_whitespace().nth(9).context("stat is short")?.to_owned())
+        // `cminflt` of proc_pid_stat(5): the eleventh field, of which `state` is the third.
+        Ok(rest.split_whitespace().nth(8).context("stat is short")?.to_owned())
     };
     let (cpu_before, children_before) = (cpu()?, children()?);
     sleep(IDLE);
