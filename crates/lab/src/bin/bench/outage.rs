@@ -113,6 +113,7 @@ fn metered(wan: &mut WanConfig) {
 }
 
 fn new_connections(page: &mut Page) -> Result<()> {
+    let time = |value: f64| format!("{value:.0} ms");
     let note = format!(
         "Three WANs, default settings; a client tries a new connection every 10 ms, and so is the \
          traffic of the line. The WAN of the best priority fails, another takes over. Left after: \
@@ -124,8 +125,8 @@ fn new_connections(page: &mut Page) -> Result<()> {
          a reset before that would have been a refusal. Slowest: of the attempts that worked; a \
          SYN that is lost with the link is sent again after a second. {RUNS} runs each, at any \
          moment of the rounds of counting and heartbeats.",
-        spell(PATIENCE),
-        spell(PATIENCE_FOR_LINKS),
+        time(ms(PATIENCE)),
+        time(ms(PATIENCE_FOR_LINKS)),
     );
     let columns = [
         "fault",
@@ -156,7 +157,6 @@ fn new_connections(page: &mut Page) -> Result<()> {
             let worked = after.attempts.iter().filter(|attempt| attempt.result.is_ok());
             slowest.push(ms(worked.map(|attempt| attempt.took).max().unwrap_or_default()));
         }
-        let time = |value: f64| format!("{value:.0} ms");
         page.row(&[
             case.what.to_owned(),
             time(median(&left)),
@@ -171,10 +171,6 @@ fn new_connections(page: &mut Page) -> Result<()> {
     }
     page.end();
     Ok(())
-}
-
-fn spell(patience: Duration) -> String {
-    format!("{} ms", patience.as_millis())
 }
 
 /// What a client saw of a fault.
