@@ -17,6 +17,7 @@ mod plan;
 mod report;
 mod resolv_conf;
 mod resolving;
+mod unanswered;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -44,6 +45,7 @@ use linger::Lingering;
 use plan::Attempts;
 use resolv_conf::Claims;
 use resolving::Resolving;
+use unanswered::Unanswered;
 use watch::Watch;
 
 /// Notices that wait to be fetched; a daemon that never fetches them loses the oldest.
@@ -105,6 +107,7 @@ pub struct Engine {
     undecided: bool,
     attempts: Attempts,
     evacuations: Evacuations,
+    unanswered: Unanswered,
     resolving: Resolving,
     claims: Claims,
     solicited: Solicited,
@@ -150,6 +153,7 @@ impl Engine {
             undecided: false,
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
+            unanswered: Unanswered::default(),
             resolving: Resolving::default(),
             claims: Claims::default(),
             solicited: Solicited::default(),
@@ -262,6 +266,7 @@ impl Engine {
             Event::Reset { wan, error } => self.was_reset(&wan, error.as_deref(), now),
             Event::StepFailed { step, error } => self.step_failed(&step, error, now),
             Event::Evacuated { wan, family, deleted } => self.evacuated(wan, family, deleted, now),
+            Event::Unanswered { wan, family, .. } => self.unanswered.forgotten(wan, family),
             Event::Woken { wan, family, flows } => self.woken(wan, family, flows, now),
             Event::Gone(flows) => self.evacuations.gone(flows, now),
             Event::Untranslated { family, deleted } => {
@@ -320,6 +325,7 @@ impl Engine {
         self.refuse_gone_flows(now);
         self.ask_for_releases(now);
         self.ask_for_untranslated(now);
+        self.ask_for_unanswered(now);
         self.ask_for_flows(now);
     }
 
@@ -357,6 +363,7 @@ impl Engine {
         let other = other.into_iter().chain([
             self.consult_deadline(),
             self.claims.deadline(),
+            self.unanswered.deadline(),
             self.announced_deadline(),
             self.dhcp_deadline(),
             self.dial_deadline(),

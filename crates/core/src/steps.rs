@@ -157,6 +157,16 @@ pub enum Ask {
         /// The connection mark of its flows, and the mask under which it is compared.
         mark: (u32, u32),
     },
+    /// Delete from conntrack the flows of a WAN that nobody has answered yet: their next packet begins
+    /// anew. Answered by how many there were.
+    Unanswered {
+        /// The WAN whose flows they are.
+        wan: WanId,
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The connection mark of its flows, and the mask under which it is compared.
+        mark: (u32, u32),
+    },
     /// Make the clients of a lost WAN's TCP flows send something, so that our table can tell them
     /// to start anew. Answered by how many there were.
     Wake {

@@ -270,6 +270,17 @@ impl Kernel {
         conntrack::evacuate(&mut self.netfilter, family, mark, mask)
     }
 
+    /// Deletes from conntrack the flows of one family whose mark is `mark` under `mask` and that
+    /// nobody has answered, and says how many there were.
+    pub fn forget_unanswered(
+        &mut self,
+        family: Family,
+        mark: u32,
+        mask: u32,
+    ) -> Result<u64, KernelError> {
+        conntrack::forget_unanswered(&mut self.netfilter, family, mark, mask)
+    }
+
     /// Has the flows of one family whose mark is `mark` under `mask` begin anew though their WAN
     /// works: see [`Ask::Release`](anywan_core::steps::Ask::Release). Established TCP is refused
     /// for so many seconds; returned are how many flows there were, and those whose clients may

@@ -142,7 +142,7 @@ impl Engine {
     }
 
     /// Whether the kernel sends new connections to another WAN.
-    fn others_serve(&self, wan: WanId, family: Family) -> bool {
+    pub(super) fn others_serve(&self, wan: WanId, family: Family) -> bool {
         let slots = self.observed.nft.maps.get(&format!("slots{}", family.digit()));
         let own = format!("place{wan}");
         slots.is_some_and(|slots| slots.values().any(|to| *to != own && to != "refuse"))

@@ -116,6 +116,15 @@ pub enum Event {
         /// How many flows were deleted.
         deleted: u64,
     },
+    /// The flows of a WAN that nobody had answered were looked for.
+    Unanswered {
+        /// The WAN.
+        wan: WanId,
+        /// The family.
+        family: Family,
+        /// How many were deleted.
+        deleted: u64,
+    },
     /// The clients of a lost WAN's TCP flows were woken.
     Woken {
         /// The WAN.

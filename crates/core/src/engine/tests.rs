@@ -5,6 +5,7 @@ mod announced;
 mod cpu;
 mod hand;
 mod resolv_conf;
+mod unanswered;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -33,6 +34,8 @@ struct World {
     calls: Vec<(&'static str, Family)>,
     refused: Vec<TcpFlow>,
     released: Vec<(WanId, Family)>,
+    /// Where flows that nobody had answered were looked for.
+    unanswered: Vec<(WanId, Family)>,
     /// What DHCP clients had to say.
     said: Vec<crate::dhcp::Order>,
     answers: VecDeque<(Moment, ProbeResult)>,
@@ -160,6 +163,7 @@ impl World {
             calls: Vec::new(),
             refused: Vec::new(),
             released: Vec::new(),
+            unanswered: Vec::new(),
             said: Vec::new(),
             answers: VecDeque::new(),
             flows: 0,
@@ -258,6 +262,10 @@ impl World {
             Ask::Release { wan, family, .. } => {
                 self.released.push((wan, family));
                 self.engine.handle(Event::Released { wan, family, flows: 0 }, self.now);
+            }
+            Ask::Unanswered { wan, family, .. } => {
+                self.unanswered.push((wan, family));
+                self.engine.handle(Event::Unanswered { wan, family, deleted: 0 }, self.now);
             }
             Ask::CountFlows { wan, .. } => {
                 let event = Event::Flows { wan, count: self.flows };

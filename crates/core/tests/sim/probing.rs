@@ -11,10 +11,15 @@ use anywan_core::steps::{Failure, Probe};
 use crate::dice::Dice;
 use crate::kernel::Part;
 use crate::line::Question;
-use crate::world::{World, silent};
+use crate::world::World;
 
 /// A refusal by our own kernel comes back at once.
 const AT_ONCE: Duration = Duration::from_micros(200);
+
+/// The outcome of a probe that nobody answers.
+pub(crate) fn silent(why: &str) -> Result<Duration, Failure> {
+    Err(Failure::Silent(why.to_owned()))
+}
 
 impl World {
     /// Sends a probe: how long it takes, and what becomes of it.

@@ -9,13 +9,14 @@ use anywan_core::config::Config;
 use anywan_core::engine::{Engine, Event, Happening};
 use anywan_core::facts::{Kept, Numbers};
 use anywan_core::names::{Family, WanId};
-use anywan_core::steps::{Ask, Failure, ProbeResult, Step};
+use anywan_core::steps::{Ask, ProbeResult, Step};
 use anywan_core::time::Moment;
 
 use crate::dice::{Dice, fraction, hash};
 use crate::kernel::{Kernel, Part};
 use crate::laws::{Law, Watch};
 use crate::line::{Fault, Line};
+use crate::probing::silent;
 use crate::setup::Setup;
 use crate::traffic::Carried;
 
@@ -522,6 +523,9 @@ impl World {
             Ask::Untranslated { family, .. } => {
                 self.engine.handle(Event::Untranslated { family, deleted: 0 }, self.now);
             }
+            Ask::Unanswered { wan, family, .. } => {
+                self.engine.handle(Event::Unanswered { wan, family, deleted: 0 }, self.now);
+            }
             Ask::CountFlows { wan, .. } => {
                 let end = self.flows_end.get(&wan);
                 let count = if end.is_some_and(|end| *end > self.now) { 7 } else { 0 };
@@ -592,9 +596,4 @@ fn keep_sides_in_order(events: &mut [Event]) {
             }
         }
     }
-}
-
-/// The outcome of a probe that nobody answers.
-pub(crate) fn silent(why: &str) -> Result<Duration, Failure> {
-    Err(Failure::Silent(why.to_owned()))
 }

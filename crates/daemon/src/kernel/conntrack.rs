@@ -2,8 +2,9 @@
 //! known. Out: how many entries were deleted. Established TCP stays: it is reset by its own next
 //! packet, and a deleted entry would only be made anew by it, on the wrong WAN. But not what
 //! somebody's flowtable carries past all rules (nftables' `flow add`): that goes, too, and who hears
-//! of its end has it refused. The part `untranslated` does the same for flows that began while our
-//! table was gone; `followed` says who else listens.
+//! of its end has it refused. Of a WAN that is only left by new flows, those go that nobody has
+//! answered. The part `untranslated` does the same for flows that began while our table was gone;
+//! `followed` says who else listens.
 
 mod destroyed;
 mod flows;
@@ -41,7 +42,8 @@ const TUPLE_PROTO: u16 = 2;
 const PROTO_NUM: u16 = 1;
 const PROTOINFO_TCP: u16 = 1;
 const TCP_STATE: u16 = 1;
-/// Bits of the status: `IPS_SRC_NAT`, and `IPS_OFFLOAD`.
+/// Bits of the status: `IPS_SEEN_REPLY`, `IPS_SRC_NAT`, and `IPS_OFFLOAD`.
+const ANSWERED: u32 = 1 << 1;
 const SOURCE_TRANSLATED: u32 = 1 << 4;
 const OFFLOADED: u32 = 1 << 14;
 /// The states of a TCP flow that is not established yet: none, SYN_SENT, SYN_RECV and SYN_SENT2.
@@ -71,14 +73,36 @@ pub(crate) fn evacuate(
     mark: u32,
     mask: u32,
 ) -> Result<u64, KernelError> {
-    let what = |e: Refused| e.doing(format!("evacuate the {family} flows of mark {mark:#x}"));
+    sweep(conn, family, (mark, mask), doomed)
+        .map_err(|e| e.doing(format!("evacuate the {family} flows of mark {mark:#x}")))
+}
+
+/// Deletes the flows of one family whose mark is `mark` under `mask` and that nobody has answered.
+pub(crate) fn forget_unanswered(
+    conn: &mut Conn,
+    family: Family,
+    mark: u32,
+    mask: u32,
+) -> Result<u64, KernelError> {
+    sweep(conn, family, (mark, mask), unanswered).map_err(|e| {
+        e.doing(format!("forget the {family} flows of mark {mark:#x} that nobody has answered"))
+    })
+}
+
+/// Deletes the flows of a mark whose messages `goes` finds an entry in.
+fn sweep(
+    conn: &mut Conn,
+    family: Family,
+    mark: (u32, u32),
+    goes: fn(&[u8]) -> Option<Entry>,
+) -> Result<u64, Refused> {
     let mut deleted = 0;
     for _ in 0..ROUNDS {
-        let doomed = gather(conn, family, mark, mask).map_err(what)?;
-        for chunk in doomed.chunks(CHUNK) {
-            deleted += delete(conn, family, chunk).map_err(what)?;
+        let found = gather(conn, family, mark, goes)?;
+        for chunk in found.chunks(CHUNK) {
+            deleted += delete(conn, family, chunk)?;
         }
-        if doomed.len() < ROUND {
+        if found.len() < ROUND {
             break;
         }
     }
@@ -109,14 +133,19 @@ pub(crate) struct Entry {
     zone: Option<Box<[u8]>>,
 }
 
-fn gather(conn: &mut Conn, family: Family, mark: u32, mask: u32) -> Result<Vec<Entry>, Refused> {
+fn gather(
+    conn: &mut Conn,
+    family: Family,
+    (mark, mask): (u32, u32),
+    goes: fn(&[u8]) -> Option<Entry>,
+) -> Result<Vec<Entry>, Refused> {
     let mut request =
         Writer::message(message_type(GET), libc::NLM_F_REQUEST as u16, &header(family));
     request.put_be32(MARK, mark);
     request.put_be32(MARK_MASK, mask);
     let mut room = ROUND;
     conn.dump(&mut request, |payload| {
-        let entry = if room > 0 { doomed(payload)? } else { return None };
+        let entry = if room > 0 { goes(payload)? } else { return None };
         room -= 1;
         Some(entry)
     })
@@ -135,6 +164,13 @@ pub(crate) fn doomed(payload: &[u8]) -> Option<Entry> {
         }
     }
     named(&attributes)
+}
+
+/// The entry of a message, when nobody has answered its flow.
+pub(crate) fn unanswered(payload: &[u8]) -> Option<Entry> {
+    let attributes = Attributes::after(payload, NFGENMSG);
+    let status = attributes.clone().find(STATUS).and_then(Attribute::be32)?;
+    if status & ANSWERED == 0 { named(&attributes) } else { None }
 }
 
 /// Whether a flowtable carries the flow of these attributes. Then it is established, and the kernel
@@ -209,12 +245,18 @@ mod tests {
         assert!(goes(OFFLOADED, None) && !goes(0, None));
     }
 
+    #[test]
+    fn what_has_been_answered_is_not_forgotten() {
+        assert!(unanswered(&told(0, Some(1))).is_some());
+        assert!(unanswered(&told(ANSWERED, Some(2))).is_none());
+    }
+
     proptest! {
         #[test]
         fn random_bytes_never_panic_the_parser(
             bytes in proptest::collection::vec(any::<u8>(), 0..300)
         ) {
-            let _ = doomed(&bytes);
+            let _ = (doomed(&bytes), unanswered(&bytes));
         }
     }
 }

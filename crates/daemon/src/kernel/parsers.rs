@@ -8,7 +8,7 @@ use anywan_core::time::Moment;
 
 use super::addresses::address;
 use super::announced::announced;
-use super::conntrack::{destroyed, doomed, waiting};
+use super::conntrack::{destroyed, doomed, unanswered, waiting};
 use super::links::{link, neighbour};
 use super::monitor::hint;
 use super::nft::counters::counter;
@@ -28,6 +28,7 @@ pub fn parse(datagram: &[u8]) -> usize {
         let _ = (outcome(&message), beyond_defaults(payload));
         let understood = [
             doomed(payload).is_some(),
+            unanswered(payload).is_some(),
             waiting(payload).is_some(),
             destroyed(payload, u32::MAX).is_some(),
             counter(payload).is_some(),

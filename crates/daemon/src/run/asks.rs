@@ -85,8 +85,13 @@ impl Daemon {
         let mut any = false;
         while let Some(ask) = self.engine.poll_ask() {
             any = true;
-            let searches =
-                matches!(ask, Ask::Wake { .. } | Ask::Evacuate { .. } | Ask::Release { .. });
+            let searches = matches!(
+                ask,
+                Ask::Wake { .. }
+                    | Ask::Evacuate { .. }
+                    | Ask::Unanswered { .. }
+                    | Ask::Release { .. }
+            );
             self.ask(ask);
             if searches {
                 // The kernel goes through all of conntrack for each of these; the first clients
@@ -156,6 +161,10 @@ impl Daemon {
                 .kernel
                 .forget_untranslated(family, &lans, question.0, (mask, &right))
                 .map(|deleted| Event::Untranslated { family, deleted }),
+            Ask::Unanswered { wan, family, mark: (mark, mask) } => self
+                .kernel
+                .forget_unanswered(family, mark, mask)
+                .map(|deleted| Event::Unanswered { wan, family, deleted }),
             Ask::Evacuate { wan, family, mark: (mark, mask) } => self
                 .kernel
                 .evacuate(family, mark, mask)

@@ -61,6 +61,28 @@ fn all_but_established_tcp_of_the_mark_goes() {
 }
 
 #[test]
+fn of_the_mark_what_nobody_has_answered_is_forgotten() {
+    fresh_network(|state| {
+        run("nft add table inet t");
+        run("nft add chain inet t c { type filter hook input priority 0 ; }");
+        run("nft add rule inet t c ct state new accept");
+        let mut kernel = open(state);
+        for family in Family::BOTH {
+            flow(family, "", 1, 0x200_0000);
+            flow(family, "SYN_SENT", 2, 0x200_00ff);
+            flow(family, "SYN_SENT", 3, 0x300_0000);
+            flow(family, "ESTABLISHED -u SEEN_REPLY", 4, 0x200_0000);
+            flow(family, "SYN_RECV -u SEEN_REPLY", 5, 0x200_0000);
+        }
+        for (family, name) in [(Family::Ipv4, "ipv4"), (Family::Ipv6, "ipv6")] {
+            let deleted = kernel.forget_unanswered(family, 0x200_0000, 0x7f00_0000);
+            assert_eq!(deleted.expect("allowed"), 2);
+            assert_eq!(left(name), [3, 4, 5]);
+        }
+    });
+}
+
+#[test]
 fn thousands_of_flows_go_in_one_call() {
     fresh_network(|state| {
         run("ip address add 192.0.2.1/32 dev lo");

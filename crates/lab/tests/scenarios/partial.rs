@@ -127,6 +127,28 @@ fn a_wan_that_takes_no_new_tcp_connections_is_left_by_new_ones_alone() -> Result
     in_both_layouts(3, |spec| left(&spec.build()?, &[no_handshakes()], "impaired", flows))
 }
 
+/// The first SYN of such an attempt was lost and has bound it to WAN 1: the next finds WAN 2.
+#[test]
+fn an_attempt_that_got_no_answer_goes_on_by_the_next_wan() -> Result<()> {
+    in_both_layouts(3, |spec| {
+        let topology = spec.build()?;
+        let daemon = Daemon::start_up(&topology, &config(&topology))?;
+        let client = topology.client(1).timeout(LONG);
+        wait_all_by(&client, 1)?;
+        topology.break_wan(1, &no_handshakes())?;
+        let attempts = Family::BOTH.map(|family| {
+            let client = client.clone();
+            std::thread::spawn(move || client.place(20, Proto::Tcp, family))
+        });
+        for (attempt, family) in attempts.into_iter().zip(Family::BOTH) {
+            let placed = attempt.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            ensure!(placed.worked() == 20 && placed.only() == Some(2), "{placed}\n{}", daemon.log_tail());
+            ensure!(daemon.status()?.state("wan1", family) == "impaired");
+        }
+        Ok(())
+    })
+}
+
 #[test]
 fn a_wan_without_dns_is_left_by_new_connections_alone() -> Result<()> {
     left(&Spec::routed(3).build()?, &[no_dns()], "impaired", flows)
