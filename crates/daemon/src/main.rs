@@ -62,8 +62,11 @@ fn main() -> ExitCode {
     }
 }
 
+/// The loop is a task like those that it starts: whatever wakes the future that the runtime was
+/// entered with is written to a descriptor and found there again.
 fn serve(options: Options) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(options))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { tokio::spawn(run(options)).await? })
 }
 
 fn tell_findings(options: &Options) -> anyhow::Result<()> {
