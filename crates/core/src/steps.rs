@@ -157,8 +157,8 @@ pub enum Ask {
         /// The connection mark of its flows, and the mask under which it is compared.
         mark: (u32, u32),
     },
-    /// Delete from conntrack the flows of a WAN that nobody has answered yet: their next packet begins
-    /// anew. Answered by how many there were.
+    /// Delete from conntrack the translated flows of a WAN that nobody has answered yet: their next
+    /// packet begins anew. Answered by how many there were.
     Unanswered {
         /// The WAN whose flows they are.
         wan: WanId,

@@ -270,8 +270,8 @@ impl Kernel {
         conntrack::evacuate(&mut self.netfilter, family, mark, mask)
     }
 
-    /// Deletes from conntrack the flows of one family whose mark is `mark` under `mask` and that
-    /// nobody has answered, and says how many there were.
+    /// Deletes from conntrack the translated flows of one family whose mark is `mark` under `mask` and
+    /// that nobody has answered, and says how many there were.
     pub fn forget_unanswered(
         &mut self,
         family: Family,

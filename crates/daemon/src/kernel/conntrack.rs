@@ -77,7 +77,8 @@ pub(crate) fn evacuate(
         .map_err(|e| e.doing(format!("evacuate the {family} flows of mark {mark:#x}")))
 }
 
-/// Deletes the flows of one family whose mark is `mark` under `mask` and that nobody has answered.
+/// Deletes the translated flows of one family whose mark is `mark` under `mask` and that nobody has
+/// answered.
 pub(crate) fn forget_unanswered(
     conn: &mut Conn,
     family: Family,
@@ -166,11 +167,13 @@ pub(crate) fn doomed(payload: &[u8]) -> Option<Entry> {
     named(&attributes)
 }
 
-/// The entry of a message, when nobody has answered its flow.
+/// The entry of a message, when nobody has answered its flow and another WAN may try. What is not
+/// translated came from outside, whose answer would then leave by any WAN, or bound itself to this one.
 pub(crate) fn unanswered(payload: &[u8]) -> Option<Entry> {
     let attributes = Attributes::after(payload, NFGENMSG);
     let status = attributes.clone().find(STATUS).and_then(Attribute::be32)?;
-    if status & ANSWERED == 0 { named(&attributes) } else { None }
+    let movable = status & (ANSWERED | SOURCE_TRANSLATED) == SOURCE_TRANSLATED;
+    if movable { named(&attributes) } else { None }
 }
 
 /// Whether a flowtable carries the flow of these attributes. Then it is established, and the kernel
@@ -246,9 +249,10 @@ mod tests {
     }
 
     #[test]
-    fn what_has_been_answered_is_not_forgotten() {
-        assert!(unanswered(&told(0, Some(1))).is_some());
-        assert!(unanswered(&told(ANSWERED, Some(2))).is_none());
+    fn what_has_been_answered_is_not_forgotten_nor_what_came_from_outside() {
+        let goes = |status, state| unanswered(&told(status, state)).is_some();
+        assert!(goes(SOURCE_TRANSLATED, Some(1)));
+        assert!(!goes(SOURCE_TRANSLATED | ANSWERED, Some(2)) && !goes(0, Some(1)));
     }
 
     proptest! {

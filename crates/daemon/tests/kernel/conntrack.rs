@@ -10,12 +10,16 @@ use crate::net::{fresh_network, open, pair, run};
 
 /// Makes a flow with a port, a mark and, for TCP, a state.
 fn flow(family: Family, state: &str, port: u16, mark: u32) {
+    let protocol =
+        if state.is_empty() { "-p udp".to_owned() } else { format!("-p tcp --state {state}") };
+    of_protocol(family, &protocol, port, mark);
+}
+
+fn of_protocol(family: Family, protocol: &str, port: u16, mark: u32) {
     let ends = match family {
         Family::Ipv4 => "-s 192.168.1.5 -d 203.0.113.9",
         Family::Ipv6 => "-s 2001:db8::5 -d 2001:db8:f::9",
     };
-    let protocol =
-        if state.is_empty() { "-p udp".to_owned() } else { format!("-p tcp --state {state}") };
     run(&format!("conntrack -I {ends} {protocol} --sport {port} --dport 443 -t 600 -m {mark}"));
 }
 
@@ -67,17 +71,22 @@ fn of_the_mark_what_nobody_has_answered_is_forgotten() {
         run("nft add chain inet t c { type filter hook input priority 0 ; }");
         run("nft add rule inet t c ct state new accept");
         let mut kernel = open(state);
-        for family in Family::BOTH {
-            flow(family, "", 1, 0x200_0000);
-            flow(family, "SYN_SENT", 2, 0x200_00ff);
-            flow(family, "SYN_SENT", 3, 0x300_0000);
-            flow(family, "ESTABLISHED -u SEEN_REPLY", 4, 0x200_0000);
-            flow(family, "SYN_RECV -u SEEN_REPLY", 5, 0x200_0000);
+        for (family, nat) in [(Family::Ipv4, "192.0.2.1"), (Family::Ipv6, "2001:db8:2::1")] {
+            let translated = |protocol: &str, port, mark| {
+                of_protocol(family, &format!("{protocol} --src-nat {nat}"), port, mark);
+            };
+            translated("-p udp", 1, 0x200_0000);
+            translated("-p tcp --state SYN_SENT", 2, 0x200_00ff);
+            translated("-p tcp --state SYN_SENT", 3, 0x300_0000);
+            translated("-p tcp --state ESTABLISHED -u SEEN_REPLY", 4, 0x200_0000);
+            translated("-p tcp --state SYN_RECV -u SEEN_REPLY", 5, 0x200_0000);
+            // From outside, or of a program that bound itself to the WAN's address.
+            flow(family, "SYN_SENT", 6, 0x200_0000);
         }
         for (family, name) in [(Family::Ipv4, "ipv4"), (Family::Ipv6, "ipv6")] {
             let deleted = kernel.forget_unanswered(family, 0x200_0000, 0x7f00_0000);
             assert_eq!(deleted.expect("allowed"), 2);
-            assert_eq!(left(name), [3, 4, 5]);
+            assert_eq!(left(name), [3, 4, 5, 6]);
         }
     });
 }

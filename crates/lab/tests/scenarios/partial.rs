@@ -142,7 +142,11 @@ fn an_attempt_that_got_no_answer_goes_on_by_the_next_wan() -> Result<()> {
         });
         for (attempt, family) in attempts.into_iter().zip(Family::BOTH) {
             let placed = attempt.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-            ensure!(placed.worked() == 20 && placed.only() == Some(2), "{placed}\n{}", daemon.log_tail());
+            ensure!(
+                placed.worked() == 20 && placed.only() == Some(2),
+                "{placed}\n{}",
+                daemon.log_tail()
+            );
             ensure!(daemon.status()?.state("wan1", family) == "impaired");
         }
         Ok(())
