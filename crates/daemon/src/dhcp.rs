@@ -24,7 +24,8 @@ use tokio::task::JoinHandle;
 
 use crate::kernel::packet::{self, FRAME, Frames};
 
-/// News that wait for the loop; more than that is a storm, and servers are asked again.
+/// News that wait for the loop. More wait with the kernel, where those of one link do not displace
+/// another's.
 const NEWS_MAX: usize = 64;
 
 /// What was heard, and on which WAN's link.
@@ -124,8 +125,10 @@ async fn read(
         match received {
             Ok(Ok((length, _))) => {
                 if let Some(heard) = understand(&buffer[..length]) {
-                    // One too many is like one that was lost on the way.
-                    let _ = news.try_send((wan, heard));
+                    // Not dropped when there are many: a stranger that says much would drown the server.
+                    if news.send((wan, heard)).await.is_err() {
+                        return;
+                    }
                 }
             }
             // The interface went down or away; core hears of it too.
