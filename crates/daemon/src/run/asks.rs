@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anywan_core::dhcp::Port;
 use anywan_core::engine::Event;
-use anywan_core::names::Mark;
+use anywan_core::names::{IfIndex, Mark};
 use anywan_core::observed::TcpFlow;
 use anywan_core::steps::{Ask, Reset};
 use anywan_core::time::Moment;
@@ -112,12 +112,7 @@ impl Daemon {
                 return;
             }
             Ask::Consult(probe) => return self.consult(probe),
-            Ask::Solicit { device } => {
-                if let Err(error) = self.kernel.solicit(device) {
-                    tracing::debug!(error = %chain(&error), "routers could not be asked");
-                }
-                return;
-            }
+            Ask::Solicit { device } => return self.solicit(device),
             Ask::Dhcp { wan, device, mac, order } => {
                 if let Err(error) = self.dhcp.carry_out(wan, Port { device, mac }, &order) {
                     tracing::debug!(%error, "a DHCP client could not speak");
@@ -128,12 +123,7 @@ impl Daemon {
                 ppp::put_back_on_the_bus(ports);
                 Ok(Event::Dialling(ppp::look(devices, secrets)))
             }
-            Ask::Reset { wan, how } => {
-                self.resets.retain(|reset| !reset.is_finished());
-                let over_soon = matches!(how, Reset::Usb { .. });
-                let reset = ppp::reset(wan, how, self.outcomes.clone());
-                return self.resets.extend(over_soon.then_some(reset));
-            }
+            Ask::Reset { wan, how } => return self.reset(wan, how),
             Ask::CountTraffic => self.kernel.traffic().map(Event::Traffic),
             Ask::CountFlows { wan, mark: (mark, mask) } => {
                 let count = self.kernel.count_flows(mark, mask);
@@ -175,6 +165,19 @@ impl Daemon {
             // It is asked again.
             Err(error) => tracing::warn!(error = %chain(&error), "a question was not answered"),
         }
+    }
+
+    fn solicit(&mut self, device: IfIndex) {
+        if let Err(error) = self.kernel.solicit(device) {
+            tracing::debug!(error = %chain(&error), "routers could not be asked");
+        }
+    }
+
+    fn reset(&mut self, wan: String, how: Reset) {
+        self.resets.retain(|reset| !reset.is_finished());
+        let over_soon = matches!(how, Reset::Usb { .. });
+        let reset = ppp::reset(wan, how, self.outcomes.clone());
+        self.resets.extend(over_soon.then_some(reset));
     }
 
     /// Wakes the next portion of clients, when it is due.
