@@ -65,7 +65,7 @@ fn quiet(topology: &Topology) -> Config {
 }
 
 /// The least that gives each flow a WAN and keeps it there: three ip rules, three tables of one route,
-/// two maps and a mark. It counts nothing, protects nothing, knows no failure and no IPv6. Whatever
+/// four maps and a mark. It counts nothing, protects nothing, knows no failure and no IPv6. Whatever
 /// steers by marks costs this much.
 fn steer_barely(topology: &Topology) -> Result<()> {
     topology.forward_plainly(1)?;
