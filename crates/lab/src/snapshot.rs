@@ -39,7 +39,9 @@ impl Snapshot {
             ] {
                 let args: Vec<&str> = line.split(' ').collect();
                 let text = command::run_ok(&args, "")?;
-                sections.insert(line.to_owned(), text.lines().map(settled).collect());
+                // Elements of sets that go by themselves after a while are no state.
+                let lasting = text.lines().filter(|line| !line.contains(" timeout "));
+                sections.insert(line.to_owned(), lasting.map(settled).collect());
             }
             let mut sysctls = Vec::new();
             for folder in SYSCTLS {

@@ -24,6 +24,8 @@ const WAKE_AGAIN: Duration = Duration::from_millis(200);
 /// How long flows that the kernel has deleted are kept in mind: news of their end may come before
 /// the news of the reason for it.
 const GONE_KEPT: Duration = Duration::from_secs(2);
+/// So close to the return of what was away a flow is taken to have gone for want of it.
+const AROUND: Duration = Duration::from_secs(1);
 /// How many of them: some 100 bytes each.
 const GONE_MAX: usize = 65_536;
 
@@ -38,6 +40,8 @@ pub(super) struct Evacuations {
     gone: Vec<(Moment, TcpFlow)>,
     /// Untranslated ones; `None` while there can be none.
     untranslated: PerFamily<Option<Moment>>,
+    /// When something of ours that somebody had taken away was put back last.
+    away: Option<Moment>,
 }
 
 impl Evacuations {
@@ -50,6 +54,11 @@ impl Evacuations {
     /// Whether the flows of a WAN are told for the first time since it was lost.
     fn is_first_call(&self, wan: WanId, family: Family) -> bool {
         self.wakes.get(&(wan, family)).is_some_and(|(_, rounds)| *rounds == 0)
+    }
+
+    /// Something of ours was away.
+    pub(super) fn unsteered(&mut self, now: Moment) {
+        self.away = Some(now);
     }
 
     /// Our table was away: flows may have begun untranslated.
@@ -74,6 +83,13 @@ impl Evacuations {
             *rounds = if flows > 0 { *rounds + 1 } else { 0 };
             *next = now + if flows > 0 { pause } else { RECHECK };
         }
+    }
+
+    /// Whether what went at that time went while something of ours was away. Who translates and no
+    /// longer steers sees flows take another way, and ends them (`nf_nat_oif_changed`): their next packets
+    /// would begin anew by any WAN, which no server knows.
+    fn went_unsteered(&self, at: Moment) -> bool {
+        self.away.is_some_and(|away| at <= away + AROUND && away <= at + AROUND)
     }
 
     pub(super) fn gone(&mut self, flows: Vec<TcpFlow>, now: Moment) {
@@ -158,16 +174,18 @@ impl Engine {
         let field = self.config.router.mark_field;
         let mut held = std::mem::take(&mut self.evacuations.gone);
         let own: BTreeSet<IpAddr> = self.observed.addresses.iter().map(|a| a.address).collect();
-        let hopeless = |flow: &TcpFlow| {
+        let evacuations = &self.evacuations;
+        let hopeless = |went: Moment, flow: &TcpFlow| {
             let choice = self.choice.get(flow.family);
             let lost = choice.lost.iter().any(|wan| {
                 field.keep(*wan).0 & field.number_mask() == flow.mark & field.number_mask()
             });
             let translated = flow.outside != flow.client.ip();
-            !choice.serving.is_empty() && (lost || (translated && !own.contains(&flow.outside)))
+            let ended = !own.contains(&flow.outside) || evacuations.went_unsteered(went);
+            !choice.serving.is_empty() && (lost || (translated && ended))
         };
         let (doomed, mut rest): (Vec<_>, Vec<_>) =
-            held.drain(..).partition(|(_, flow)| hopeless(flow));
+            held.drain(..).partition(|(went, flow)| hopeless(*went, flow));
         rest.retain(|(since, _)| now < *since + GONE_KEPT);
         self.evacuations.gone = rest;
         if !doomed.is_empty() {

@@ -96,6 +96,7 @@ impl Engine {
         }
         if self.settled.as_ref() == Some(&desired) && self.attempts.by_step.is_empty() {
             self.tell_repairs(&steps, now);
+            self.evacuations.unsteered(now);
         }
         if self.brings_the_table_back(&steps) {
             self.evacuations.search(now);

@@ -10,6 +10,7 @@ mod names;
 mod noticed;
 mod outage;
 mod plane;
+mod repair;
 mod report;
 mod times;
 mod watch;
@@ -37,6 +38,7 @@ fn main() -> Result<()> {
         ("start", times::start),
         ("link", times::link_loss),
         ("outage", outage::all),
+        ("repair", repair::all),
         ("names", names::all),
         ("idle", times::idle),
     ];
