@@ -359,7 +359,11 @@ impl Engine {
         }
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
         let watching = self.watch_deadline();
-        let other = [self.evacuations.deadline(), self.linger_deadline(), self.drill_deadline()];
+        let other = [
+            self.evacuations.deadline(self.table_is_there()),
+            self.linger_deadline(),
+            self.drill_deadline(),
+        ];
         let other = other.into_iter().chain([
             self.consult_deadline(),
             self.claims.deadline(),

@@ -284,6 +284,11 @@ impl MarkField {
         Mark(u32::from(wan.0) << self.mask.trailing_zeros())
     }
 
+    /// The connection mark of the flows of `wan`, and the mask under which it is compared.
+    pub fn flows(self, wan: WanId) -> (u32, u32) {
+        (self.keep(wan).0, self.number_mask())
+    }
+
     /// The mark of a packet placed on `wan` whose flow is not pinned yet.
     pub fn place(self, wan: WanId) -> Mark {
         Mark(self.keep(wan).0 | self.new_bit())
@@ -314,6 +319,7 @@ mod tests {
         assert_eq!(field.max_number(), 62);
         assert_eq!(field.place(WanId(2)), Mark(0x4200_0000));
         assert_eq!(field.keep(WanId(62)), Mark(0x3e00_0000));
+        assert_eq!(field.flows(WanId(2)), (0x0200_0000, 0x3f00_0000));
         assert_eq!(field.wan_of(Mark(0x4200_00ff)), Some(WanId(2)));
         assert_eq!(field.wan_of(field.ask()), None);
     }

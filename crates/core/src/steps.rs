@@ -113,6 +113,13 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether packets may take another way for want of it.
+    pub fn steers(&self) -> bool {
+        let table = matches!(self, Step::ReplaceTable { .. } | Step::ChangeElements(_));
+        let routes = matches!(self, Step::PutRoute(_) | Step::DeleteRoute(_));
+        table || routes || matches!(self, Step::AddRule(_) | Step::DeleteRule(_))
+    }
+
     /// Whether it is about programs of ours, not about the kernel.
     pub fn is_of_children(&self) -> bool {
         matches!(self, Step::StartChild { .. } | Step::ReloadChild { .. } | Step::StopChild { .. })

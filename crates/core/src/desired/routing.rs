@@ -177,8 +177,8 @@ fn mark_tree(
     };
     if wans.len() <= LINEAR_MAX {
         for id in wans {
-            let mark = (field.keep(*id).0, field.number_mask());
-            rules.push(rule(take(), mark, RuleAction::Lookup(table_of(basis, *id))));
+            let lookup = RuleAction::Lookup(table_of(basis, *id));
+            rules.push(rule(take(), field.flows(*id), lookup));
         }
         return;
     }

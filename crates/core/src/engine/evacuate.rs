@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Engine, FLOWS_COUNTED};
 use crate::config::{Nat, Wan};
-use crate::names::{Family, IfIndex, PerFamily, WanId};
+use crate::names::{Family, IfIndex, Mark, PerFamily, WanId};
 use crate::observed::{Structure, TcpFlow};
 use crate::steps::Ask;
 use crate::time::Moment;
@@ -24,7 +24,7 @@ const WAKE_AGAIN: Duration = Duration::from_millis(200);
 /// How long flows that the kernel has deleted are kept in mind: news of their end may come before
 /// the news of the reason for it.
 const GONE_KEPT: Duration = Duration::from_secs(2);
-/// So close to the return of what was away a flow is taken to have gone for want of it.
+/// So close to a time without steering a flow is taken to have gone for want of it.
 const AROUND: Duration = Duration::from_secs(1);
 /// How many of them: some 100 bytes each.
 const GONE_MAX: usize = 65_536;
@@ -40,8 +40,9 @@ pub(super) struct Evacuations {
     gone: Vec<(Moment, TcpFlow)>,
     /// Untranslated ones; `None` while there can be none.
     untranslated: PerFamily<Option<Moment>>,
-    /// When something of ours that somebody had taken away was put back last.
-    away: Option<Moment>,
+    /// From when, and until when, somebody else had taken away or changed something that steers;
+    /// `None`: it still is.
+    unsteered: Option<(Moment, Option<Moment>)>,
 }
 
 impl Evacuations {
@@ -56,9 +57,18 @@ impl Evacuations {
         self.wakes.get(&(wan, family)).is_some_and(|(_, rounds)| *rounds == 0)
     }
 
-    /// Something of ours was away.
+    /// Somebody else has taken away or changed what steers.
     pub(super) fn unsteered(&mut self, now: Moment) {
-        self.away = Some(now);
+        if !matches!(self.unsteered, Some((_, None))) {
+            self.unsteered = Some((now, None));
+        }
+    }
+
+    /// All that steers is as it should be.
+    pub(super) fn steered(&mut self, now: Moment) {
+        if let Some((_, until @ None)) = &mut self.unsteered {
+            *until = Some(now);
+        }
     }
 
     /// Our table was away: flows may have begun untranslated.
@@ -70,9 +80,10 @@ impl Evacuations {
         *self.untranslated.get_mut(family) = (deleted > 0).then_some(now + AGAIN);
     }
 
-    pub(super) fn deadline(&self) -> Option<Moment> {
+    /// When any of this is due; `table`: whether ours is there, without which nobody can be refused.
+    pub(super) fn deadline(&self, table: bool) -> Option<Moment> {
         let wakes = self.wakes.values().map(|(next, _)| *next);
-        let gone = self.gone.first().map(|(since, _)| *since + GONE_KEPT);
+        let gone = self.gone.first().filter(|_| table).map(|(since, _)| *since + GONE_KEPT);
         let untranslated = Family::BOTH.into_iter().filter_map(|f| *self.untranslated.get(f));
         self.next.values().copied().chain(wakes).chain(gone).chain(untranslated).min()
     }
@@ -85,11 +96,13 @@ impl Evacuations {
         }
     }
 
-    /// Whether what went at that time went while something of ours was away. Who translates and no
-    /// longer steers sees flows take another way, and ends them (`nf_nat_oif_changed`): their next packets
-    /// would begin anew by any WAN, which no server knows.
+    /// Whether a flow that went then went for want of steering: the kernel sees a translated flow
+    /// take another way, and ends it (`nf_nat_oif_changed`). Its next packet would begin anew by any
+    /// WAN, which the server does not know.
     fn went_unsteered(&self, at: Moment) -> bool {
-        self.away.is_some_and(|away| at <= away + AROUND && away <= at + AROUND)
+        self.unsteered.is_some_and(|(from, until)| {
+            from <= at + AROUND && until.is_none_or(|until| at <= until + AROUND)
+        })
     }
 
     pub(super) fn gone(&mut self, flows: Vec<TcpFlow>, now: Moment) {
@@ -136,10 +149,11 @@ impl Engine {
                     continue;
                 }
                 // The steps that say so may have failed: then they could only return to it.
-                if self.kept_as(*wan, family) != Some("lost") || !self.others_serve(*wan, family) {
+                let (_, others) = self.served_by(*wan, family);
+                if self.kept_as(*wan, family) != Some("lost") || !others {
                     continue;
                 }
-                let mark = (field.keep(*wan).0, field.number_mask());
+                let mark = field.flows(*wan);
                 let (next, _) = self.evacuations.wakes.entry(key).or_insert((now, 0));
                 if *next <= now {
                     *next = now + RECHECK;
@@ -157,18 +171,21 @@ impl Engine {
         self.asks.extend(wakes.into_iter().chain(deletions));
     }
 
-    /// Whether the kernel sends new connections to another WAN.
-    pub(super) fn others_serve(&self, wan: WanId, family: Family) -> bool {
+    /// Whether the kernel sends new connections to this WAN, and whether to others.
+    pub(super) fn served_by(&self, wan: WanId, family: Family) -> (bool, bool) {
         let slots = self.observed.nft.maps.get(&format!("slots{}", family.digit()));
+        let ways: BTreeSet<&String> = slots.into_iter().flat_map(BTreeMap::values).collect();
         let own = format!("place{wan}");
-        slots.is_some_and(|slots| slots.values().any(|to| *to != own && to != "refuse"))
+        (ways.contains(&own), ways.into_iter().any(|to| *to != own && to != "refuse"))
     }
 
-    /// Has flows refused whose entries are gone and that cannot go on: their WAN is lost, or the
-    /// address that they were known by outside is no longer ours. Others go on by themselves: the
-    /// kernel picks them up in the middle. While nothing works, nobody is told anything.
+    /// Has flows refused whose entries are gone and that cannot go on: their WAN is lost, the
+    /// address that they were known by outside is no longer ours, or they went while nothing steered
+    /// them. Others go on by themselves: the kernel picks them up in the middle. While nothing works,
+    /// nobody is told anything.
     pub(super) fn refuse_gone_flows(&mut self, now: Moment) {
-        if self.evacuations.gone.is_empty() || !self.steps.is_empty() || self.leaving {
+        let possible = self.table_is_there() && self.steps.is_empty() && !self.leaving;
+        if self.evacuations.gone.is_empty() || !possible {
             return;
         }
         let field = self.config.router.mark_field;
@@ -177,9 +194,8 @@ impl Engine {
         let evacuations = &self.evacuations;
         let hopeless = |went: Moment, flow: &TcpFlow| {
             let choice = self.choice.get(flow.family);
-            let lost = choice.lost.iter().any(|wan| {
-                field.keep(*wan).0 & field.number_mask() == flow.mark & field.number_mask()
-            });
+            let wan = field.wan_of(Mark(flow.mark));
+            let lost = wan.is_some_and(|wan| choice.lost.contains(&wan));
             let translated = flow.outside != flow.client.ip();
             let ended = !own.contains(&flow.outside) || evacuations.went_unsteered(went);
             !choice.serving.is_empty() && (lost || (translated && ended))
@@ -194,9 +210,14 @@ impl Engine {
         }
     }
 
+    /// Whether our table is there, as we made it.
+    pub(super) fn table_is_there(&self) -> bool {
+        matches!(self.observed.nft.structure, Structure::Intact(_))
+    }
+
     /// Asks for flows that began while our table was gone, once it is back.
     pub(super) fn ask_for_untranslated(&mut self, now: Moment) {
-        let back = matches!(self.observed.nft.structure, Structure::Intact(_));
+        let back = self.table_is_there();
         if !self.steps.is_empty() || self.leaving {
             return;
         }
@@ -255,8 +276,7 @@ impl Engine {
         self.next_count = now + FLOWS_COUNTED;
         let field = self.config.router.mark_field;
         for wan in self.config.retiring.iter().filter_map(|w| self.numbers.get(&w.name)) {
-            let mark = (field.keep(*wan).0, field.number_mask());
-            self.asks.push_back(Ask::CountFlows { wan: *wan, mark });
+            self.asks.push_back(Ask::CountFlows { wan: *wan, mark: field.flows(*wan) });
         }
     }
 

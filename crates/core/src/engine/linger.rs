@@ -74,7 +74,7 @@ impl Engine {
             if let Some((_, asked)) = self.lingering.0.get_mut(&(wan, family)) {
                 *asked = Some(now);
             }
-            let mark = (field.keep(wan).0, field.number_mask());
+            let mark = field.flows(wan);
             let own = self.observed.addresses.iter().map(|a| a.address);
             let own = own.filter(|address| Family::of(*address) == family).collect();
             self.asks.push_back(Ask::Release { wan, family, mark, own });

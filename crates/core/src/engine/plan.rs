@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::Engine;
 use crate::choose::choose;
 use crate::desired::{self, Desired};
-use crate::observed::Structure;
 use crate::steps::{Step, diff};
 use crate::time::Moment;
 
@@ -92,14 +91,19 @@ impl Engine {
             self.attempts = Attempts::default();
             self.left = self.leaving && self.observed.children.is_empty();
             self.settled = Some(desired);
+            self.evacuations.steered(now);
             return;
         }
-        if self.settled.as_ref() == Some(&desired) && self.attempts.by_step.is_empty() {
+        let drifted = self.settled.as_ref() == Some(&desired);
+        if drifted && self.attempts.by_step.is_empty() {
             self.tell_repairs(&steps, now);
-            self.evacuations.unsteered(now);
         }
-        if self.brings_the_table_back(&steps) {
+        let table_back = self.brings_the_table_back(&steps);
+        if table_back {
             self.evacuations.search(now);
+        }
+        if table_back || (drifted && steps.iter().any(Step::steers)) {
+            self.evacuations.unsteered(now);
         }
         let admitted = self.attempts.admit(steps, now);
         self.steps.extend(admitted);
@@ -108,12 +112,8 @@ impl Engine {
     /// Whether packets were steered and translated, and then somebody took the table away or
     /// changed it. At a first start there are no rules of ours yet.
     fn brings_the_table_back(&self, steps: &[Step]) -> bool {
-        let broken = match self.observed.nft.structure {
-            Structure::Intact(_) => false,
-            Structure::Absent | Structure::Altered => true,
-        };
         let replaced = steps.iter().any(|step| matches!(step, Step::ReplaceTable { .. }));
-        broken && replaced && !self.observed.rules.is_empty()
+        replaced && !self.table_is_there() && !self.observed.rules.is_empty()
     }
 
     /// The steps that `config` would cause now; health is taken as it is.

@@ -6,6 +6,7 @@ mod cpu;
 mod hand;
 mod resolv_conf;
 mod unanswered;
+mod unsteered;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -51,7 +51,7 @@ impl Engine {
         for ((wan, family), next) in &mut self.unanswered.next {
             if next.is_some_and(|next| next <= now) {
                 *next = Some(now + AGAIN);
-                let mark = (field.keep(*wan).0, field.number_mask());
+                let mark = field.flows(*wan);
                 self.asks.push_back(Ask::Unanswered { wan: *wan, family: *family, mark });
             }
         }
@@ -64,13 +64,10 @@ impl Engine {
             matches!(state, Some(State::Impaired | State::Portal))
         };
         let all = self.sides.keys().flat_map(|wan| Family::BOTH.map(|family| (*wan, family)));
-        all.filter(badly).filter(|(wan, family)| self.only_others_serve(*wan, *family)).collect()
-    }
-
-    fn only_others_serve(&self, wan: WanId, family: Family) -> bool {
-        let slots = self.observed.nft.maps.get(&format!("slots{}", family.digit()));
-        let own = format!("place{wan}");
-        let none_is_its_own = || slots.is_some_and(|slots| slots.values().all(|to| *to != own));
-        self.others_serve(wan, family) && none_is_its_own()
+        let left = |(wan, family): &(WanId, Family)| {
+            let (itself, others) = self.served_by(*wan, *family);
+            others && !itself
+        };
+        all.filter(badly).filter(left).collect()
     }
 }

@@ -28,8 +28,8 @@ const RESOLVERS_SIZE: u32 = 1024;
 /// reading of established flows gives.
 const GONE_SIZE: u32 = 65_536;
 
-/// The maps (without elements) and chains.
-pub fn structure(shape: &Shape) -> String {
+/// The maps (without elements) and chains, but for those that translate.
+fn structure(shape: &Shape) -> String {
     let mut text = String::new();
     for spec in &MAPS {
         declare(&mut text, *spec);
@@ -58,24 +58,41 @@ pub fn structure(shape: &Shape) -> String {
     text
 }
 
-/// The fingerprint by which a loaded structure is known again.
-pub fn fingerprint(structure: &str) -> u64 {
-    crate::names::fingerprint([structure])
+/// The chains that translate.
+fn translation(shape: &Shape) -> String {
+    let mut text = String::new();
+    if shape.aliased {
+        alias_chains(&mut text);
+    }
+    // Before other programs' source translation: a flow that has been translated is not shown to
+    // these chains again. A flow's first packet passes here, and no other.
+    chain(&mut text, "source_nat", &leaving_rules());
+    text
 }
 
-/// A whole transaction: what there was is gone, the table is there with all its elements.
+/// The fingerprint by which a loaded table of this shape is known again.
+pub fn fingerprint(shape: &Shape) -> u64 {
+    crate::names::fingerprint([structure(shape).as_str(), translation(shape).as_str()])
+}
+
+/// A whole transaction: what there was is gone, the table is there with all its elements. What
+/// translates comes last: the kernel takes a chain's hook on when it reads of the chain, and rules
+/// only with the whole. Flows that are translated, and not steered yet, would be ended
+/// (`nf_nat_oif_changed`).
 pub fn replacement(table: &Table) -> String {
-    let mut text = format!(
-        "table inet {NFT_TABLE} {{}}\ndelete table inet {NFT_TABLE}\ntable inet {NFT_TABLE} {{\n"
-    );
-    text.push_str(&structure(&table.shape));
-    text.push_str("}\n");
+    let mut text = format!("table inet {NFT_TABLE} {{}}\ndelete table inet {NFT_TABLE}\n");
+    block(&mut text, &structure(&table.shape));
     for spec in &MAPS {
         if let Some(elements) = table.maps.get(spec.name) {
             add_elements(&mut text, *spec, elements);
         }
     }
+    block(&mut text, &translation(&table.shape));
     text
+}
+
+fn block(text: &mut String, chains: &str) {
+    line(text, format_args!("table inet {NFT_TABLE} {{\n{chains}}}"));
 }
 
 fn add_elements(text: &mut String, spec: MapSpec, elements: &Elements) {
@@ -395,8 +412,7 @@ fn base_chains(text: &mut String, shape: &Shape) {
     let base = |text: &mut String, name: &str, kind: &str, priority: &str, rules: Vec<String>| {
         let mut all = vec![format!("type {kind} hook {name} priority {priority}; policy accept;")];
         all.extend(rules);
-        let named = if kind == "nat" { "source_nat" } else { name };
-        chain(text, named, &all);
+        chain(text, name, &all);
     };
     let number = shape.field.number_mask();
     let mask = shape.field.mask();
@@ -452,12 +468,6 @@ fn base_chains(text: &mut String, shape: &Shape) {
         resolver_chains(text, shape.field);
     }
     base(text, "output", "route", "mangle", output_rules(shape));
-    if shape.aliased {
-        alias_chains(text);
-    }
-    // Before other programs' source translation: a flow that has been translated is not shown to
-    // these chains again. A flow's first packet passes here, and no other.
-    base(text, "postrouting", "nat", "srcnat - 10", leaving_rules());
 }
 
 /// Where questions to resolvers lead.
@@ -520,6 +530,7 @@ fn output_rules(shape: &Shape) -> Vec<String> {
 
 fn leaving_rules() -> Vec<String> {
     [
+        "type nat hook postrouting priority srcnat - 10; policy accept;",
         // Conntrack asks at each change of a flow who wants to hear of it, which a short connection
         // pays five times; we hear of its end alone. Flows that begin while others follow them tell
         // everything.

@@ -208,7 +208,7 @@ fn table(
         let steps = there.then_some(Step::DeleteTable).into_iter().collect();
         return (steps, Vec::new(), Vec::new());
     };
-    let fingerprint = nft::fingerprint(&nft::structure(&desired.shape));
+    let fingerprint = nft::fingerprint(&desired.shape);
     if observed.nft.structure != Structure::Intact(fingerprint) {
         let text = nft::replacement(desired);
         let step = Step::ReplaceTable { fingerprint, text, maps: desired.maps.clone() };

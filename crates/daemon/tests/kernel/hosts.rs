@@ -173,7 +173,7 @@ fn our_table() -> Step {
     put("guarded", lan, "");
     put("outside", wan, "");
     let table = Table { shape, maps, ways: BTreeMap::new() };
-    let fingerprint = nft::fingerprint(&nft::structure(&table.shape));
+    let fingerprint = nft::fingerprint(&table.shape);
     let text = nft::replacement(&table);
     Step::ReplaceTable { fingerprint, text, maps: table.maps }
 }

@@ -5,9 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use anywan_lab::flows::Talking;
 use anywan_lab::servers::ECHO;
 use anywan_lab::topology::SERVERS;
-use anywan_lab::{Config, Daemon, Family, Proto, Snapshot, Spec, Topology, until};
+use anywan_lab::{Config, Daemon, Failure, Family, Proto, Snapshot, Spec, Topology, until};
 use rustix::process::Signal;
 
 use crate::common::{
@@ -16,6 +17,9 @@ use crate::common::{
 
 /// The kernel tells nobody of most changed sysctls: those wait for the full re-read, each 30 s.
 const RE_READ: Duration = Duration::from_secs(60);
+
+/// Between two words: each moment without what is ours meets some.
+const WORD: Duration = Duration::from_millis(1);
 
 /// Enough for three SYNs.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -103,18 +107,29 @@ fn survive_with_traffic(
     let client = topology.client(1).timeout(PATIENCE);
     let idle = flows_of_every_kind(&client, 10)?;
     // A word of UDP that meets the gap is lost by nature; TCP says it again.
-    let tcp = client.flows(10, Proto::Tcp, Family::V4)?;
-    let talking = talk(tcp.and(client.flows(10, Proto::Tcp, Family::V6)?));
+    let tcp = client.flows(20, Proto::Tcp, Family::V4)?;
+    let tcp = tcp.and(client.flows(20, Proto::Tcp, Family::V6)?);
+    let talking = tcp.keep_talking(WORD, DEADLINE);
     let dialling = dialers(&topology.client(1));
     wait_dialled(&dialling, |_| true)?;
     survive(topology, daemon, whole, damage)?;
     wait_dialled(&dialling, |_| true).context("new connections")?;
     let exchange = idle.exchange(DEADLINE);
     ensure!(exchange.all_kept(), "idle flows: {exchange}");
-    // Without our table there is no NAT: the router itself resets flows whose answers meet that
-    // gap, and masquerade ends those that take another way. Only the others must all be kept.
+    ensure_kept_or_reset(talking, damage)
+}
+
+/// Without our table there is no NAT: the router itself resets flows whose answers meet that gap,
+/// and masquerade ends those that take another way. Those must hear of it. With it all are kept.
+fn ensure_kept_or_reset(talking: Talking, damage: &Damage) -> Result<()> {
     if !damage.0.starts_with("nft ") {
-        ensure_all_kept(talking).context("talking flows")?;
+        return ensure_all_kept(talking).map(drop).context("talking flows");
+    }
+    let (flows, rounds) = talking.stop();
+    let last = flows.exchange(DEADLINE);
+    for round in rounds.iter().chain([&last]) {
+        let silent = round.failures().into_keys().find(|failure| *failure != Failure::Reset);
+        ensure!(silent.is_none() && round.moved() == 0, "talking flows: {round}");
     }
     Ok(())
 }

@@ -1,0 +1,120 @@
+//! What becomes of flows that end while somebody has taken away what steers them.
+
+use super::*;
+
+/// Three hosts behind the first WAN: one flow is translated to the WAN's address, one to an address
+/// that is not ours, one not at all.
+fn flows(world: &World) -> [TcpFlow; 3] {
+    let client: IpAddr = Ipv4Addr::new(192, 168, 9, 7).into();
+    let own = world.kernel.addresses.iter().map(|a| a.address);
+    let own = own.filter(|a| Family::of(*a) == Family::Ipv4 && !a.is_loopback());
+    let own = own.max().expect("a WAN has an address");
+    let mark = MarkField::default().flows(WanId(1)).0;
+    [own, Ipv4Addr::new(203, 0, 113, 9).into(), client].map(|outside| TcpFlow {
+        family: Family::Ipv4,
+        client: (client, 40000).into(),
+        server: (Ipv4Addr::new(198, 51, 100, 1), 443).into(),
+        outside,
+        mark,
+    })
+}
+
+impl World {
+    fn gone(&mut self, flow: TcpFlow) {
+        self.engine.handle(Event::Gone(vec![flow]), self.now);
+        self.run(Duration::from_millis(100));
+    }
+}
+
+fn settled() -> World {
+    let mut world = World::new(config(vec![wan(1, 1, 1), wan(2, 2, 1)]), 2);
+    world.seconds(10);
+    world
+}
+
+#[test]
+fn those_that_are_translated_are_refused() {
+    let takings: [(&str, fn(&mut Observed)); 4] = [
+        ("all rules", |k| k.rules.clear()),
+        ("a route", |k| k.routes.retain(|r| r.table != TableId(17001))),
+        ("the table", |k| k.nft = Nft::default()),
+        ("an element", |k| drop(k.nft.maps.get_mut("restore4").unwrap().pop_first())),
+    ];
+    for (what, take) in takings {
+        for before in [false, true] {
+            let mut world = settled();
+            let [translated, _, plain] = flows(&world);
+            if before {
+                // News of the end may come before the news of the reason.
+                world.gone(translated);
+                world.gone(plain);
+                assert_eq!(world.refused, [], "{what}");
+            }
+            take(&mut world.kernel);
+            world.run(Duration::from_millis(100));
+            if !before {
+                world.gone(translated);
+                world.gone(plain);
+            }
+            assert_eq!(world.refused, [translated], "{what}, told before: {before}");
+        }
+    }
+}
+
+#[test]
+fn those_that_end_at_other_times_are_left_alone() {
+    let mut world = settled();
+    let [translated, abroad, _] = flows(&world);
+    world.gone(translated);
+    world.seconds(3);
+    world.kernel.rules.clear();
+    world.seconds(3);
+    world.gone(translated);
+    world.seconds(3);
+    assert_eq!(world.refused, []);
+    world.gone(abroad);
+    assert_eq!(world.refused, [abroad], "its address is not ours");
+}
+
+#[test]
+fn what_is_repaired_and_steers_nothing_ends_no_flow() {
+    let mut world = settled();
+    let [translated, ..] = flows(&world);
+    *world.kernel.sysctls.get_mut("net/ipv4/ip_forward").unwrap() = "0".to_owned();
+    world.happenings.clear();
+    world.run(Duration::from_millis(100));
+    assert!(world.happenings.iter().any(|h| h.kind == "repair"), "{:?}", world.happenings);
+    world.gone(translated);
+    assert_eq!(world.refused, []);
+}
+
+#[test]
+fn those_that_end_while_a_repair_does_not_succeed_are_refused_once_it_has() {
+    let mut world = settled();
+    let [translated, ..] = flows(&world);
+    world.kernel.nft = Nft::default();
+    let end = world.now + Duration::from_secs(20);
+    let mut told = false;
+    while world.now < end {
+        world.tell_facts();
+        world.engine.advance(world.now);
+        while let Some(step) = world.engine.poll_step() {
+            let error = "no memory".to_owned();
+            world.engine.handle(Event::StepFailed { step, error }, world.now);
+            world.engine.advance(world.now);
+        }
+        if world.now + Duration::from_secs(10) >= end && !told {
+            told = true;
+            world.engine.handle(Event::Gone(vec![translated]), world.now);
+        }
+        while let Some(ask) = world.engine.poll_ask() {
+            world.take_ask(ask);
+        }
+        let next = world.engine.poll_deadline().expect("it is tried again");
+        assert!(next > world.now, "it does not spin");
+        world.now = world.now + Duration::from_millis(100);
+    }
+    assert_eq!(world.refused, [], "nobody can be refused without a table");
+    world.seconds(20);
+    assert_eq!(world.refused, [translated]);
+}
