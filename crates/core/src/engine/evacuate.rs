@@ -22,10 +22,8 @@ const RECHECK: Duration = Duration::from_secs(30);
 /// soon. Trebles with each round: some kernels show flows that were reset for some time.
 const WAKE_AGAIN: Duration = Duration::from_millis(200);
 /// How long flows that the kernel has deleted are kept in mind: news of their end may come before
-/// the news of the reason for it.
-const GONE_KEPT: Duration = Duration::from_secs(2);
-/// So close to a time without steering a flow is taken to have gone for want of it.
-const AROUND: Duration = Duration::from_secs(1);
+/// the news of the reason for it, by seconds where a machine is very busy.
+const GONE_KEPT: Duration = Duration::from_secs(10);
 /// How many of them: some 100 bytes each.
 const GONE_MAX: usize = 65_536;
 
@@ -101,7 +99,7 @@ impl Evacuations {
     /// WAN, which the server does not know.
     fn went_unsteered(&self, at: Moment) -> bool {
         self.unsteered.is_some_and(|(from, until)| {
-            from <= at + AROUND && until.is_none_or(|until| at <= until + AROUND)
+            from <= at + GONE_KEPT && until.is_none_or(|until| at <= until + GONE_KEPT)
         })
     }
 
@@ -174,9 +172,9 @@ impl Engine {
     /// Whether the kernel sends new connections to this WAN, and whether to others.
     pub(super) fn served_by(&self, wan: WanId, family: Family) -> (bool, bool) {
         let slots = self.observed.nft.maps.get(&format!("slots{}", family.digit()));
-        let ways: BTreeSet<&String> = slots.into_iter().flat_map(BTreeMap::values).collect();
+        let ways = || slots.into_iter().flat_map(BTreeMap::values);
         let own = format!("place{wan}");
-        (ways.contains(&own), ways.into_iter().any(|to| *to != own && to != "refuse"))
+        (ways().any(|to| *to == own), ways().any(|to| *to != own && to != "refuse"))
     }
 
     /// Has flows refused whose entries are gone and that cannot go on: their WAN is lost, the

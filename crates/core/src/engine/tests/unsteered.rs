@@ -32,9 +32,12 @@ fn settled() -> World {
     world
 }
 
+/// What somebody takes away, in words.
+type Taking = (&'static str, fn(&mut Observed));
+
 #[test]
 fn those_that_are_translated_are_refused() {
-    let takings: [(&str, fn(&mut Observed)); 4] = [
+    let takings: [Taking; 4] = [
         ("all rules", |k| k.rules.clear()),
         ("a route", |k| k.routes.retain(|r| r.table != TableId(17001))),
         ("the table", |k| k.nft = Nft::default()),
@@ -45,9 +48,10 @@ fn those_that_are_translated_are_refused() {
             let mut world = settled();
             let [translated, _, plain] = flows(&world);
             if before {
-                // News of the end may come before the news of the reason.
+                // News of the end may come seconds before the news of the reason.
                 world.gone(translated);
                 world.gone(plain);
+                world.seconds(4);
                 assert_eq!(world.refused, [], "{what}");
             }
             take(&mut world.kernel);
@@ -66,11 +70,11 @@ fn those_that_end_at_other_times_are_left_alone() {
     let mut world = settled();
     let [translated, abroad, _] = flows(&world);
     world.gone(translated);
-    world.seconds(3);
+    world.seconds(11);
     world.kernel.rules.clear();
-    world.seconds(3);
+    world.seconds(11);
     world.gone(translated);
-    world.seconds(3);
+    world.seconds(11);
     assert_eq!(world.refused, []);
     world.gone(abroad);
     assert_eq!(world.refused, [abroad], "its address is not ours");

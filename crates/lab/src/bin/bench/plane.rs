@@ -39,8 +39,20 @@ enum Kind {
     Anywan,
 }
 
-fn contestant(name: &'static str, wans: u8, kind: Kind) -> Result<Contestant> {
+/// Whether the kernel asks of each packet if its source can be reached (`rp_filter`, RFC 3704):
+/// the kernel's own default and Debian 12's is not to, Debian 13's (package linux-sysctl-defaults)
+/// is to, loosely.
+#[derive(Clone, Copy)]
+enum PathCheck {
+    None,
+    Loose,
+}
+
+fn contestant(name: &'static str, wans: u8, kind: Kind, check: PathCheck) -> Result<Contestant> {
     let topology = Spec::routed(wans).build()?;
+    if let PathCheck::Loose = check {
+        topology.router().set_sysctls(&[("net.ipv4.conf.all.rp_filter", "2")])?;
+    }
     let daemon = match kind {
         Kind::Plain => {
             topology.forward_plainly(1)?;
@@ -108,15 +120,31 @@ fn steer_barely(topology: &Topology) -> Result<()> {
     Ok(())
 }
 
-/// All of them, in labs of their own.
-fn contestants() -> Result<Vec<Contestant>> {
+/// All of them, in labs of their own: groups, each led by the plain router with which the others
+/// are compared.
+fn contestants() -> Result<Vec<Vec<Contestant>>> {
+    use Kind::{Anywan, Least, Plain};
+    use PathCheck::{Loose, None};
     Ok(vec![
-        contestant("plain forwarding, one masquerade rule", 3, Kind::Plain)?,
-        contestant("the same once more", 3, Kind::Plain)?,
-        contestant("the least that steers, 3 WANs", 3, Kind::Least)?,
-        contestant("anywan, 3 WANs", 3, Kind::Anywan)?,
-        contestant("plain, in a lab of 60 WANs", 60, Kind::Plain)?,
-        contestant("anywan, 60 WANs", 60, Kind::Anywan)?,
+        vec![
+            contestant("plain forwarding, one masquerade rule", 3, Plain, None)?,
+            contestant("the same once more", 3, Plain, None)?,
+            contestant("the least that steers, 3 WANs", 3, Least, None)?,
+            contestant("anywan, 3 WANs", 3, Anywan, None)?,
+        ],
+        vec![
+            contestant("plain, in a lab of 60 WANs", 60, Plain, None)?,
+            contestant("anywan, 60 WANs", 60, Anywan, None)?,
+        ],
+        vec![
+            contestant("plain, 3 WANs, Debian 13's parameters", 3, Plain, Loose)?,
+            contestant("the least that steers, the same", 3, Least, Loose)?,
+            contestant("anywan, the same", 3, Anywan, Loose)?,
+        ],
+        vec![
+            contestant("plain, 60 WANs, Debian 13's parameters", 60, Plain, Loose)?,
+            contestant("anywan, the same", 60, Anywan, Loose)?,
+        ],
     ])
 }
 
@@ -128,7 +156,8 @@ fn contest(
 ) -> Result<()> {
     let mut sums: Vec<(&str, Vec<f64>, Vec<f64>)> = Vec::new();
     for _ in 0..LABS {
-        let mut all = contestants()?;
+        let mut groups = contestants()?;
+        let mut all: Vec<&mut Contestant> = groups.iter_mut().flatten().collect();
         for one in &all {
             measure(&one.topology)?;
         }
@@ -140,9 +169,8 @@ fn contest(
                 all[place].results.push(result);
             }
         }
-        for (place, one) in all.iter().enumerate() {
-            // Each is compared with the plain router of a lab of its own size.
-            let plain = if place < 4 { &all[0] } else { &all[4] };
+        let led = groups.iter().flat_map(|group| group.iter().map(|one| (one, &group[0])));
+        for (place, (one, plain)) in led.enumerate() {
             let pairs = one.results.iter().zip(&plain.results).map(|(a, b)| a / b);
             if sums.len() == place {
                 sums.push((one.name, Vec::new(), Vec::new()));
