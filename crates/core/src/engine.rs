@@ -269,6 +269,7 @@ impl Engine {
             Event::Unanswered { wan, family, .. } => self.unanswered.forgotten(wan, family),
             Event::Woken { wan, family, flows } => self.woken(wan, family, flows, now),
             Event::Gone(flows) => self.evacuations.gone(flows, now),
+            Event::NotRefused(flows) => self.evacuations.not_refused(flows, now),
             Event::Untranslated { family, deleted } => {
                 self.evacuations.searched(family, deleted, now);
             }

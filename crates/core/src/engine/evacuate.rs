@@ -23,7 +23,11 @@ const RECHECK: Duration = Duration::from_secs(30);
 const WAKE_AGAIN: Duration = Duration::from_millis(200);
 /// How long flows that the kernel has deleted are kept in mind: news of their end may come before
 /// the news of the reason for it, by seconds where a machine is very busy.
-const GONE_KEPT: Duration = Duration::from_secs(10);
+const GONE_KEPT: Duration = Duration::from_secs(30);
+/// The pause after a refusal that failed; doubles with each failure.
+const REFUSE_AGAIN: Duration = Duration::from_millis(100);
+/// So many failures in a row, some 13 s, and those flows are given up.
+const REFUSALS_MAX: u32 = 8;
 /// How many of them: some 100 bytes each.
 const GONE_MAX: usize = 65_536;
 
@@ -38,6 +42,13 @@ pub(super) struct Evacuations {
     gone: Vec<(Moment, TcpFlow)>,
     /// Untranslated ones; `None` while there can be none.
     untranslated: PerFamily<Option<Moment>>,
+    /// Those that were refused of late, each time with when that was: a table that is loaded anew
+    /// knows nothing of them.
+    refused: Vec<(Moment, Vec<(Moment, TcpFlow)>)>,
+    /// When those that could not be refused are refused again.
+    refuse_again: Option<Moment>,
+    /// When refusing failed last, and how often in a row.
+    failed: Option<(Moment, u32)>,
     /// From when, and until when, somebody else had taken away or changed something that steers;
     /// `None`: it still is.
     unsteered: Option<(Moment, Option<Moment>)>,
@@ -81,7 +92,9 @@ impl Evacuations {
     /// When any of this is due; `table`: whether ours is there, without which nobody can be refused.
     pub(super) fn deadline(&self, table: bool) -> Option<Moment> {
         let wakes = self.wakes.values().map(|(next, _)| *next);
-        let gone = self.gone.first().filter(|_| table).map(|(since, _)| *since + GONE_KEPT);
+        let gone = self.gone.first().map(|(since, _)| *since + GONE_KEPT);
+        let gone = gone.map(|over| self.refuse_again.map_or(over, |again| again.min(over)));
+        let gone = gone.filter(|_| table);
         let untranslated = Family::BOTH.into_iter().filter_map(|f| *self.untranslated.get(f));
         self.next.values().copied().chain(wakes).chain(gone).chain(untranslated).min()
     }
@@ -106,6 +119,34 @@ impl Evacuations {
     pub(super) fn gone(&mut self, flows: Vec<TcpFlow>, now: Moment) {
         let room = GONE_MAX.saturating_sub(self.gone.len());
         self.gone.extend(flows.into_iter().take(room).map(|flow| (now, flow)));
+    }
+
+    /// The table is loaded anew, and with it goes whom it refuses.
+    pub(super) fn table_replaced(&mut self) {
+        let again = std::mem::take(&mut self.refused).into_iter().flat_map(|(_, flows)| flows);
+        self.gone.splice(0..0, again);
+        self.gone.truncate(GONE_MAX);
+    }
+
+    /// Keeps in mind for a while who is refused.
+    fn refusing(&mut self, flows: &[(Moment, TcpFlow)], now: Moment) {
+        self.refused.push((now, flows.to_vec()));
+        while self.refused.iter().map(|(_, flows)| flows.len()).sum::<usize>() > GONE_MAX {
+            self.refused.remove(0);
+        }
+    }
+
+    /// Keeps for another try what could not be refused.
+    pub(super) fn not_refused(&mut self, flows: Vec<TcpFlow>, now: Moment) {
+        let in_a_row = self.failed.filter(|(last, _)| now < *last + GONE_KEPT);
+        let failures = in_a_row.map_or(0, |(_, failures)| failures) + 1;
+        self.failed = (failures < REFUSALS_MAX).then_some((now, failures));
+        // The last that were refused are these.
+        self.refused.pop();
+        if self.failed.is_some() {
+            self.refuse_again = Some(now + REFUSE_AGAIN * 2_u32.pow(failures - 1));
+            self.gone(flows, now);
+        }
     }
 }
 
@@ -183,9 +224,12 @@ impl Engine {
     /// nobody is told anything.
     pub(super) fn refuse_gone_flows(&mut self, now: Moment) {
         let possible = self.table_is_there() && self.steps.is_empty() && !self.leaving;
-        if self.evacuations.gone.is_empty() || !possible {
+        self.evacuations.refused.retain(|(at, _)| now < *at + GONE_KEPT);
+        let waiting = self.evacuations.refuse_again.is_some_and(|again| now < again);
+        if self.evacuations.gone.is_empty() || !possible || waiting {
             return;
         }
+        self.evacuations.refuse_again = None;
         let field = self.config.router.mark_field;
         let mut held = std::mem::take(&mut self.evacuations.gone);
         let own: BTreeSet<IpAddr> = self.observed.addresses.iter().map(|a| a.address).collect();
@@ -203,6 +247,7 @@ impl Engine {
         rest.retain(|(since, _)| now < *since + GONE_KEPT);
         self.evacuations.gone = rest;
         if !doomed.is_empty() {
+            self.evacuations.refusing(&doomed, now);
             let flows = doomed.into_iter().map(|(_, flow)| flow).collect();
             self.asks.push_back(Ask::Refuse { flows });
         }

@@ -136,6 +136,8 @@ pub enum Event {
     },
     /// The kernel has deleted the entries of TCP flows that were not over.
     Gone(Vec<TcpFlow>),
+    /// These could not be refused: our table may have gone while it was asked.
+    NotRefused(Vec<TcpFlow>),
     /// Flows that began while our table was gone were looked for.
     Untranslated {
         /// The family.

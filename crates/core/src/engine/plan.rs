@@ -102,6 +102,9 @@ impl Engine {
         if table_back {
             self.evacuations.search(now);
         }
+        if steps.iter().any(|step| matches!(step, Step::ReplaceTable { .. })) {
+            self.evacuations.table_replaced();
+        }
         if table_back || (drifted && steps.iter().any(Step::steers)) {
             self.evacuations.unsteered(now);
         }

@@ -121,18 +121,29 @@ impl Table {
         conn: &mut Conn,
         changes: &[ElementChange],
     ) -> Result<(), KernelError> {
-        let done = elements::change(conn, changes).map_err(|e| e.doing(describe(changes)));
         if changes.is_empty() {
             return Ok(());
         }
-        match done {
-            Ok(()) => {
-                let touched = |name: &str| changes.iter().any(|change| change.map == name);
-                self.outdated
-                    .extend(MAPS.iter().map(|spec| spec.name).filter(|name| touched(name)));
+        let touched = |name: &str| changes.iter().any(|change| change.map == name);
+        self.outdated.extend(MAPS.iter().map(|spec| spec.name).filter(|name| touched(name)));
+        self.commit(conn, |conn| elements::change(conn, changes))
+            .map_err(|refused| refused.doing(describe(changes)))
+    }
+
+    /// Makes a transaction of ours and counts it, if it is one: the kernel passes over what changes
+    /// nothing, and that must not hide the next transaction of somebody else.
+    fn commit(
+        &mut self,
+        conn: &mut Conn,
+        transaction: impl FnOnce(&mut Conn) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        let before = generation(conn);
+        let done = transaction(conn);
+        match (&done, before, generation(conn)) {
+            (Ok(()), Ok(before), Ok(after)) if after == before.wrapping_add(1) => {
                 self.commits = self.commits.wrapping_add(1);
             }
-            Err(_) => self.forget(),
+            _ => self.forget(),
         }
         done
     }
@@ -147,17 +158,9 @@ impl Table {
         if flows.is_empty() {
             return Ok(());
         }
-        match gone::mark(conn, flows, seconds) {
-            Ok(()) => {
-                // No map that is read has changed.
-                self.commits = self.commits.wrapping_add(1);
-                Ok(())
-            }
-            Err(refused) => {
-                self.forget();
-                Err(refused.doing(format!("mark {} flows as gone", flows.len())))
-            }
-        }
+        // No map that is read changes.
+        self.commit(conn, |conn| gone::mark(conn, flows, seconds))
+            .map_err(|refused| refused.doing(format!("mark {} flows as gone", flows.len())))
     }
 
     /// Replaces the whole table, and remembers what the kernel made of it.

@@ -139,7 +139,10 @@ impl Daemon {
             }
             Ask::Refuse { flows } => match self.kernel.refuse(&flows, REFUSED_SECONDS) {
                 Ok(()) => return self.waking.call(flows, self.clock.now()),
-                Err(error) => Err(error),
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "flows could not be refused yet");
+                    Ok(Event::NotRefused(flows))
+                }
             },
             Ask::Release { wan, family, mark, own } => {
                 self.kernel.release(family, mark, &own, REFUSED_SECONDS).map(|(flows, told)| {

@@ -333,6 +333,10 @@ fn gone_flows_are_forgotten_in_time_and_never_count_as_drift() {
         assert!(listed("gone4").contains("203.0.113.9 . 1 . 203.0.113.9 . 4000"));
         // Everything read anew.
         assert_eq!(kernel.observe(["net/ipv4/ip_forward"]).expect("readable").nft, before);
+        // Once more: some kernels make no transaction of it.
+        kernel.mark_gone(&many[..1], 600).expect("allowed");
+        run("nft flush ruleset");
+        assert_eq!(kernel.nft().expect("readable").structure, Structure::Absent);
     });
 }
 

@@ -181,6 +181,10 @@ fn changes_of_others_show_between_and_after_our_own() {
         add(&mut kernel, 7);
         add(&mut kernel, 8);
         assert_eq!(keys(&mut kernel), [1, 2, 3, 4, 6, 7, 8].map(Key::Number));
+        // The kernel makes no transaction of what is there already.
+        add(&mut kernel, 8);
+        run("nft delete element inet anywan restore4 { 1 }");
+        assert_eq!(keys(&mut kernel), [2, 3, 4, 6, 7, 8].map(Key::Number));
     });
 }
 

@@ -51,7 +51,7 @@ fn those_that_are_translated_are_refused() {
                 // News of the end may come seconds before the news of the reason.
                 world.gone(translated);
                 world.gone(plain);
-                world.seconds(4);
+                world.seconds(14);
                 assert_eq!(world.refused, [], "{what}");
             }
             take(&mut world.kernel);
@@ -70,11 +70,11 @@ fn those_that_end_at_other_times_are_left_alone() {
     let mut world = settled();
     let [translated, abroad, _] = flows(&world);
     world.gone(translated);
-    world.seconds(11);
+    world.seconds(31);
     world.kernel.rules.clear();
-    world.seconds(11);
+    world.seconds(31);
     world.gone(translated);
-    world.seconds(11);
+    world.seconds(31);
     assert_eq!(world.refused, []);
     world.gone(abroad);
     assert_eq!(world.refused, [abroad], "its address is not ours");
@@ -121,4 +121,40 @@ fn those_that_end_while_a_repair_does_not_succeed_are_refused_once_it_has() {
     assert_eq!(world.refused, [], "nobody can be refused without a table");
     world.seconds(20);
     assert_eq!(world.refused, [translated]);
+}
+
+#[test]
+fn what_could_not_be_refused_is_refused_again_and_given_up_in_the_end() {
+    let mut world = settled();
+    let [_, abroad, _] = flows(&world);
+    world.gone(abroad);
+    assert_eq!(world.refused, [abroad]);
+    world.engine.handle(Event::NotRefused(vec![abroad]), world.now);
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.refused.len(), 1, "not at once: the table may have gone");
+    world.kernel.nft = Nft::default();
+    world.seconds(1);
+    assert_eq!(world.refused, [abroad, abroad]);
+    for _ in 0..20 {
+        world.engine.handle(Event::NotRefused(vec![abroad]), world.now);
+        world.seconds(20);
+    }
+    world.seconds(60);
+    assert_eq!(world.refused.len(), 2 + 20 - 2, "one in eight failures is the last");
+}
+
+#[test]
+fn a_table_that_is_loaded_anew_refuses_them_too() {
+    let mut world = settled();
+    let [_, abroad, _] = flows(&world);
+    world.gone(abroad);
+    world.seconds(25);
+    assert_eq!(world.refused, [abroad]);
+    world.kernel.nft.structure = Structure::Altered;
+    world.seconds(1);
+    assert_eq!(world.refused, [abroad, abroad]);
+    world.seconds(31);
+    world.kernel.nft = Nft::default();
+    world.seconds(1);
+    assert_eq!(world.refused.len(), 2, "whoever was to hear of it has heard");
 }
