@@ -326,6 +326,7 @@ impl Engine {
         self.refuse_gone_flows(now);
         self.ask_for_releases(now);
         self.ask_for_untranslated(now);
+        self.call_the_roll(now);
         self.ask_for_unanswered(now);
         self.ask_for_flows(now);
     }

@@ -24,6 +24,8 @@ const WAKE_AGAIN: Duration = Duration::from_millis(200);
 /// How long flows that the kernel has deleted are kept in mind: news of their end may come before
 /// the news of the reason for it, by seconds where a machine is very busy.
 const GONE_KEPT: Duration = Duration::from_secs(30);
+/// How often all clients are called when the table is back, a second apart.
+const ROLL_CALLS: u32 = 2;
 /// The pause after a refusal that failed; doubles with each failure.
 const REFUSE_AGAIN: Duration = Duration::from_millis(100);
 /// So many failures in a row, some 13 s, and those flows are given up.
@@ -45,6 +47,8 @@ pub(super) struct Evacuations {
     /// Those that were refused of late, each time with when that was: a table that is loaded anew
     /// knows nothing of them.
     refused: Vec<(Moment, Vec<(Moment, TcpFlow)>)>,
+    /// When all clients are called next, and how often yet.
+    roll_call: Option<(Moment, u32)>,
     /// When those that could not be refused are refused again.
     refuse_again: Option<Moment>,
     /// When refusing failed last, and how often in a row.
@@ -80,9 +84,10 @@ impl Evacuations {
         }
     }
 
-    /// Our table was away: flows may have begun untranslated.
+    /// Our table was away: flows may have begun untranslated, and others have ended unheard.
     pub(super) fn search(&mut self, now: Moment) {
         self.untranslated = PerFamily::from_fn(|_| Some(now));
+        self.roll_call = Some((now, ROLL_CALLS));
     }
 
     pub(super) fn searched(&mut self, family: Family, deleted: u64, now: Moment) {
@@ -95,8 +100,16 @@ impl Evacuations {
         let gone = self.gone.first().map(|(since, _)| *since + GONE_KEPT);
         let gone = gone.map(|over| self.refuse_again.map_or(over, |again| again.min(over)));
         let gone = gone.filter(|_| table);
+        let roll_call = self.roll_call.filter(|_| table).map(|(next, _)| next);
         let untranslated = Family::BOTH.into_iter().filter_map(|f| *self.untranslated.get(f));
-        self.next.values().copied().chain(wakes).chain(gone).chain(untranslated).min()
+        self.next
+            .values()
+            .copied()
+            .chain(wakes)
+            .chain(gone)
+            .chain(roll_call)
+            .chain(untranslated)
+            .min()
     }
 
     pub(super) fn woken(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
@@ -250,6 +263,31 @@ impl Engine {
             self.evacuations.refusing(&doomed, now);
             let flows = doomed.into_iter().map(|(_, flow)| flow).collect();
             self.asks.push_back(Ask::Refuse { flows });
+        }
+    }
+
+    /// Has all clients say something once the table is back. While it was away nobody translated
+    /// the answers of their servers, so the router itself refused them: whoever only listens would
+    /// never hear of it. A server that still knows the flow takes no notice of what is said.
+    pub(super) fn call_the_roll(&mut self, now: Moment) {
+        let possible = self.table_is_there() && self.steps.is_empty() && !self.leaving;
+        let Some((_, rounds)) = self.evacuations.roll_call.filter(|(next, _)| *next <= now) else {
+            return;
+        };
+        if !possible {
+            return;
+        }
+        self.evacuations.roll_call = (rounds > 1).then_some((now + AGAIN, rounds - 1));
+        let field = self.config.router.mark_field;
+        for family in Family::BOTH {
+            // Those of a lost WAN are woken anyway.
+            let lost = &self.choice.get(family).lost;
+            let wans = self.numbers.values().filter(|wan| !lost.contains(*wan));
+            self.asks.extend(wans.map(|wan| Ask::Wake {
+                wan: *wan,
+                family,
+                mark: field.flows(*wan),
+            }));
         }
     }
 

@@ -60,7 +60,10 @@ fn prepare(role: &str, space: &Netns) -> Result<()> {
         ("net.ipv4.conf.default.rp_filter", "0"),
     ])?;
     if role.starts_with("isp") {
+        // The kernel's own 10 s. Within that a host whose connection is over may ask and hear of it.
+        let closed = slower(Duration::from_secs(10)).as_secs().to_string();
         space.set_sysctls(&[
+            ("net.netfilter.nf_conntrack_tcp_timeout_close", closed.as_str()),
             ("net.ipv4.ip_forward", "1"),
             ("net.ipv6.conf.all.forwarding", "1"),
             ("net.ipv4.conf.all.send_redirects", "0"),
