@@ -10,6 +10,7 @@ mod drain;
 mod drill;
 mod evacuate;
 mod event;
+mod gone;
 mod interfaces;
 mod lending;
 mod linger;
@@ -41,6 +42,7 @@ use dial::Dials;
 use drill::Drill;
 use evacuate::Evacuations;
 pub use event::{Event, Happening};
+use gone::Gone;
 use linger::Lingering;
 use plan::Attempts;
 use resolv_conf::Claims;
@@ -107,6 +109,7 @@ pub struct Engine {
     undecided: bool,
     attempts: Attempts,
     evacuations: Evacuations,
+    gone: Gone,
     unanswered: Unanswered,
     resolving: Resolving,
     claims: Claims,
@@ -153,6 +156,7 @@ impl Engine {
             undecided: false,
             attempts: Attempts::default(),
             evacuations: Evacuations::default(),
+            gone: Gone::default(),
             unanswered: Unanswered::default(),
             resolving: Resolving::default(),
             claims: Claims::default(),
@@ -268,8 +272,8 @@ impl Engine {
             Event::Evacuated { wan, family, deleted } => self.evacuated(wan, family, deleted, now),
             Event::Unanswered { wan, family, .. } => self.unanswered.forgotten(wan, family),
             Event::Woken { wan, family, flows } => self.woken(wan, family, flows, now),
-            Event::Gone(flows) => self.evacuations.gone(flows, now),
-            Event::NotRefused(flows) => self.evacuations.not_refused(flows, now),
+            Event::Gone(flows) => self.gone.hear(flows, now),
+            Event::NotRefused(flows) => self.gone.not_refused(flows, now),
             Event::Untranslated { family, deleted } => {
                 self.evacuations.searched(family, deleted, now);
             }
@@ -363,6 +367,7 @@ impl Engine {
         let watching = self.watch_deadline();
         let other = [
             self.evacuations.deadline(self.table_is_there()),
+            self.gone_deadline(),
             self.linger_deadline(),
             self.drill_deadline(),
         ];

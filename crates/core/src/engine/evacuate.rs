@@ -1,15 +1,14 @@
-//! Flows that are left on a lost WAN, or that began untranslated while our table was gone. "They
-//! are gone" is a fact to be established, not a thing once done: the question is asked again until
+//! Flows that are left on a lost WAN, or that began untranslated while our table was gone. "None
+//! is left" is a fact to be established, not a thing once done: the question is asked again until
 //! nothing was found, and, of a lost WAN, from time to time after.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{Engine, FLOWS_COUNTED};
 use crate::config::{Nat, Wan};
-use crate::names::{Family, IfIndex, Mark, PerFamily, WanId};
-use crate::observed::{Structure, TcpFlow};
+use crate::names::{Family, IfIndex, PerFamily, WanId};
+use crate::observed::Structure;
 use crate::steps::Ask;
 use crate::time::Moment;
 
@@ -21,18 +20,8 @@ const RECHECK: Duration = Duration::from_secs(30);
 /// Between the first two rounds of waking: a client that was lost on the way gets a second call
 /// soon. Trebles with each round: some kernels show flows that were reset for some time.
 const WAKE_AGAIN: Duration = Duration::from_millis(200);
-/// How long flows that the kernel has deleted are kept in mind: news of their end may come before
-/// the news of the reason for it, by seconds where a machine is very busy.
-const GONE_KEPT: Duration = Duration::from_secs(30);
 /// How often all clients are called when the table is back, a second apart.
 const ROLL_CALLS: u32 = 2;
-/// The pause after a refusal that failed; doubles with each failure.
-const REFUSE_AGAIN: Duration = Duration::from_millis(100);
-/// So many failures in a row, some 13 s, and those flows are given up.
-const REFUSALS_MAX: u32 = 8;
-/// How many of them: some 100 bytes each.
-const GONE_MAX: usize = 65_536;
-
 /// When flows are to be looked for.
 #[derive(Debug, Default)]
 pub(super) struct Evacuations {
@@ -40,22 +29,10 @@ pub(super) struct Evacuations {
     next: BTreeMap<(WanId, Family), Moment>,
     /// When the clients of each lost WAN's flows are to be woken, after how many rounds.
     wakes: BTreeMap<(WanId, Family), (Moment, u32)>,
-    /// Flows whose entries are gone, and since when.
-    gone: Vec<(Moment, TcpFlow)>,
     /// Untranslated ones; `None` while there can be none.
     untranslated: PerFamily<Option<Moment>>,
-    /// Those that were refused of late, each time with when that was: a table that is loaded anew
-    /// knows nothing of them.
-    refused: Vec<(Moment, Vec<(Moment, TcpFlow)>)>,
     /// When all clients are called next, and how often yet.
     roll_call: Option<(Moment, u32)>,
-    /// When those that could not be refused are refused again.
-    refuse_again: Option<Moment>,
-    /// When refusing failed last, and how often in a row.
-    failed: Option<(Moment, u32)>,
-    /// From when, and until when, somebody else had taken away or changed something that steers;
-    /// `None`: it still is.
-    unsteered: Option<(Moment, Option<Moment>)>,
 }
 
 impl Evacuations {
@@ -70,20 +47,6 @@ impl Evacuations {
         self.wakes.get(&(wan, family)).is_some_and(|(_, rounds)| *rounds == 0)
     }
 
-    /// Somebody else has taken away or changed what steers.
-    pub(super) fn unsteered(&mut self, now: Moment) {
-        if !matches!(self.unsteered, Some((_, None))) {
-            self.unsteered = Some((now, None));
-        }
-    }
-
-    /// All that steers is as it should be.
-    pub(super) fn steered(&mut self, now: Moment) {
-        if let Some((_, until @ None)) = &mut self.unsteered {
-            *until = Some(now);
-        }
-    }
-
     /// Our table was away: flows may have begun untranslated, and others have ended unheard.
     pub(super) fn search(&mut self, now: Moment) {
         self.untranslated = PerFamily::from_fn(|_| Some(now));
@@ -94,22 +57,12 @@ impl Evacuations {
         *self.untranslated.get_mut(family) = (deleted > 0).then_some(now + AGAIN);
     }
 
-    /// When any of this is due; `table`: whether ours is there, without which nobody can be refused.
+    /// When any of this is due; `table`: whether ours is there, without which nobody is called.
     pub(super) fn deadline(&self, table: bool) -> Option<Moment> {
         let wakes = self.wakes.values().map(|(next, _)| *next);
-        let gone = self.gone.first().map(|(since, _)| *since + GONE_KEPT);
-        let gone = gone.map(|over| self.refuse_again.map_or(over, |again| again.min(over)));
-        let gone = gone.filter(|_| table);
         let roll_call = self.roll_call.filter(|_| table).map(|(next, _)| next);
         let untranslated = Family::BOTH.into_iter().filter_map(|f| *self.untranslated.get(f));
-        self.next
-            .values()
-            .copied()
-            .chain(wakes)
-            .chain(gone)
-            .chain(roll_call)
-            .chain(untranslated)
-            .min()
+        self.next.values().copied().chain(wakes).chain(roll_call).chain(untranslated).min()
     }
 
     pub(super) fn woken(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
@@ -117,48 +70,6 @@ impl Evacuations {
             let pause = WAKE_AGAIN.saturating_mul(3_u32.saturating_pow(*rounds)).min(RECHECK);
             *rounds = if flows > 0 { *rounds + 1 } else { 0 };
             *next = now + if flows > 0 { pause } else { RECHECK };
-        }
-    }
-
-    /// Whether a flow that went then went for want of steering: the kernel sees a translated flow
-    /// take another way, and ends it (`nf_nat_oif_changed`). Its next packet would begin anew by any
-    /// WAN, which the server does not know.
-    fn went_unsteered(&self, at: Moment) -> bool {
-        self.unsteered.is_some_and(|(from, until)| {
-            from <= at + GONE_KEPT && until.is_none_or(|until| at <= until + GONE_KEPT)
-        })
-    }
-
-    pub(super) fn gone(&mut self, flows: Vec<TcpFlow>, now: Moment) {
-        let room = GONE_MAX.saturating_sub(self.gone.len());
-        self.gone.extend(flows.into_iter().take(room).map(|flow| (now, flow)));
-    }
-
-    /// The table is loaded anew, and with it goes whom it refuses.
-    pub(super) fn table_replaced(&mut self) {
-        let again = std::mem::take(&mut self.refused).into_iter().flat_map(|(_, flows)| flows);
-        self.gone.splice(0..0, again);
-        self.gone.truncate(GONE_MAX);
-    }
-
-    /// Keeps in mind for a while who is refused.
-    fn refusing(&mut self, flows: &[(Moment, TcpFlow)], now: Moment) {
-        self.refused.push((now, flows.to_vec()));
-        while self.refused.iter().map(|(_, flows)| flows.len()).sum::<usize>() > GONE_MAX {
-            self.refused.remove(0);
-        }
-    }
-
-    /// Keeps for another try what could not be refused.
-    pub(super) fn not_refused(&mut self, flows: Vec<TcpFlow>, now: Moment) {
-        let in_a_row = self.failed.filter(|(last, _)| now < *last + GONE_KEPT);
-        let failures = in_a_row.map_or(0, |(_, failures)| failures) + 1;
-        self.failed = (failures < REFUSALS_MAX).then_some((now, failures));
-        // The last that were refused are these.
-        self.refused.pop();
-        if self.failed.is_some() {
-            self.refuse_again = Some(now + REFUSE_AGAIN * 2_u32.pow(failures - 1));
-            self.gone(flows, now);
         }
     }
 }
@@ -229,41 +140,6 @@ impl Engine {
         let ways = || slots.into_iter().flat_map(BTreeMap::values);
         let own = format!("place{wan}");
         (ways().any(|to| *to == own), ways().any(|to| *to != own && to != "refuse"))
-    }
-
-    /// Has flows refused whose entries are gone and that cannot go on: their WAN is lost, the
-    /// address that they were known by outside is no longer ours, or they went while nothing steered
-    /// them. Others go on by themselves: the kernel picks them up in the middle. While nothing works,
-    /// nobody is told anything.
-    pub(super) fn refuse_gone_flows(&mut self, now: Moment) {
-        let possible = self.table_is_there() && self.steps.is_empty() && !self.leaving;
-        self.evacuations.refused.retain(|(at, _)| now < *at + GONE_KEPT);
-        let waiting = self.evacuations.refuse_again.is_some_and(|again| now < again);
-        if self.evacuations.gone.is_empty() || !possible || waiting {
-            return;
-        }
-        self.evacuations.refuse_again = None;
-        let field = self.config.router.mark_field;
-        let mut held = std::mem::take(&mut self.evacuations.gone);
-        let own: BTreeSet<IpAddr> = self.observed.addresses.iter().map(|a| a.address).collect();
-        let evacuations = &self.evacuations;
-        let hopeless = |went: Moment, flow: &TcpFlow| {
-            let choice = self.choice.get(flow.family);
-            let wan = field.wan_of(Mark(flow.mark));
-            let lost = wan.is_some_and(|wan| choice.lost.contains(&wan));
-            let translated = flow.outside != flow.client.ip();
-            let ended = !own.contains(&flow.outside) || evacuations.went_unsteered(went);
-            !choice.serving.is_empty() && (lost || (translated && ended))
-        };
-        let (doomed, mut rest): (Vec<_>, Vec<_>) =
-            held.drain(..).partition(|(went, flow)| hopeless(*went, flow));
-        rest.retain(|(since, _)| now < *since + GONE_KEPT);
-        self.evacuations.gone = rest;
-        if !doomed.is_empty() {
-            self.evacuations.refusing(&doomed, now);
-            let flows = doomed.into_iter().map(|(_, flow)| flow).collect();
-            self.asks.push_back(Ask::Refuse { flows });
-        }
     }
 
     /// Has all clients say something once the table is back. While it was away nobody translated

@@ -91,7 +91,7 @@ impl Engine {
             self.attempts = Attempts::default();
             self.left = self.leaving && self.observed.children.is_empty();
             self.settled = Some(desired);
-            self.evacuations.steered(now);
+            self.gone.steered(now);
             return;
         }
         let drifted = self.settled.as_ref() == Some(&desired);
@@ -103,10 +103,10 @@ impl Engine {
             self.evacuations.search(now);
         }
         if steps.iter().any(|step| matches!(step, Step::ReplaceTable { .. })) {
-            self.evacuations.table_replaced();
+            self.gone.table_replaced();
         }
         if table_back || (drifted && steps.iter().any(Step::steers)) {
-            self.evacuations.unsteered(now);
+            self.gone.unsteered(now);
         }
         let admitted = self.attempts.admit(steps, now);
         self.steps.extend(admitted);
