@@ -141,10 +141,6 @@ fn contestants() -> Result<Vec<Vec<Contestant>>> {
             contestant("the least that steers, the same", 3, Least, Loose)?,
             contestant("anywan, the same", 3, Anywan, Loose)?,
         ],
-        vec![
-            contestant("plain, 60 WANs, Debian 13's parameters", 60, Plain, Loose)?,
-            contestant("anywan, the same", 60, Anywan, Loose)?,
-        ],
     ])
 }
 
