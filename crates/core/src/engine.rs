@@ -330,7 +330,6 @@ impl Engine {
         self.refuse_gone_flows(now);
         self.ask_for_releases(now);
         self.ask_for_untranslated(now);
-        self.call_the_roll(now);
         self.ask_for_unanswered(now);
         self.ask_for_flows(now);
     }
@@ -366,7 +365,7 @@ impl Engine {
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
         let watching = self.watch_deadline();
         let other = [
-            self.evacuations.deadline(self.table_is_there()),
+            self.evacuations.deadline(),
             self.gone_deadline(),
             self.linger_deadline(),
             self.drill_deadline(),
