@@ -174,9 +174,8 @@ pub enum Ask {
         /// The connection mark of its flows, and the mask under which it is compared.
         mark: (u32, u32),
     },
-    /// Make the clients of a WAN's TCP flows send something. If the WAN is lost our table tells them
-    /// to start anew; else the server does, if it no longer knows the flow. Answered by how many
-    /// there were.
+    /// Make the clients of a lost WAN's TCP flows send something, so that our table can tell them
+    /// to start anew. Answered by how many there were.
     Wake {
         /// The WAN whose flows they are.
         wan: WanId,

@@ -20,6 +20,7 @@ const RECHECK: Duration = Duration::from_secs(30);
 /// Between the first two rounds of waking: a client that was lost on the way gets a second call
 /// soon. Trebles with each round: some kernels show flows that were reset for some time.
 const WAKE_AGAIN: Duration = Duration::from_millis(200);
+
 /// When flows are to be looked for.
 #[derive(Debug, Default)]
 pub(super) struct Evacuations {

@@ -125,7 +125,7 @@ pub enum Event {
         /// How many were deleted.
         deleted: u64,
     },
-    /// The clients of a WAN's TCP flows were woken.
+    /// The clients of a lost WAN's TCP flows were woken.
     Woken {
         /// The WAN.
         wan: WanId,

@@ -98,12 +98,13 @@ impl Engine {
         if drifted && self.attempts.by_step.is_empty() {
             self.tell_repairs(&steps, now);
         }
-        let table_back = self.brings_the_table_back(&steps);
+        let replaced = steps.iter().any(|step| matches!(step, Step::ReplaceTable { .. }));
+        if replaced {
+            self.gone.table_replaced();
+        }
+        let table_back = replaced && self.table_was_taken();
         if table_back {
             self.evacuations.search(now);
-        }
-        if steps.iter().any(|step| matches!(step, Step::ReplaceTable { .. })) {
-            self.gone.table_replaced();
         }
         if table_back || (drifted && steps.iter().any(Step::steers)) {
             self.gone.unsteered(now);
@@ -114,9 +115,8 @@ impl Engine {
 
     /// Whether packets were steered and translated, and then somebody took the table away or
     /// changed it. At a first start there are no rules of ours yet.
-    fn brings_the_table_back(&self, steps: &[Step]) -> bool {
-        let replaced = steps.iter().any(|step| matches!(step, Step::ReplaceTable { .. }));
-        replaced && !self.table_is_there() && !self.observed.rules.is_empty()
+    fn table_was_taken(&self) -> bool {
+        !self.table_is_there() && !self.observed.rules.is_empty()
     }
 
     /// The steps that `config` would cause now; health is taken as it is.
