@@ -330,6 +330,7 @@ impl Engine {
         self.refuse_gone_flows(now);
         self.ask_for_releases(now);
         self.ask_for_untranslated(now);
+        self.call_the_roll(now);
         self.ask_for_unanswered(now);
         self.ask_for_flows(now);
     }
@@ -365,7 +366,7 @@ impl Engine {
         let retiring = (!self.config.retiring.is_empty()).then_some(self.next_count);
         let watching = self.watch_deadline();
         let other = [
-            self.evacuations.deadline(),
+            self.evacuations.deadline(self.table_is_there()),
             self.gone_deadline(),
             self.linger_deadline(),
             self.drill_deadline(),

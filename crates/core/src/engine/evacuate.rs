@@ -20,6 +20,8 @@ const RECHECK: Duration = Duration::from_secs(30);
 /// Between the first two rounds of waking: a client that was lost on the way gets a second call
 /// soon. Trebles with each round: some kernels show flows that were reset for some time.
 const WAKE_AGAIN: Duration = Duration::from_millis(200);
+/// How often all clients are called when the table is back, a second apart.
+const ROLL_CALLS: u32 = 2;
 
 /// When flows are to be looked for.
 #[derive(Debug, Default)]
@@ -30,6 +32,8 @@ pub(super) struct Evacuations {
     wakes: BTreeMap<(WanId, Family), (Moment, u32)>,
     /// Untranslated ones; `None` while there can be none.
     untranslated: PerFamily<Option<Moment>>,
+    /// When all clients are called next, and how often yet.
+    roll_call: Option<(Moment, u32)>,
 }
 
 impl Evacuations {
@@ -44,19 +48,22 @@ impl Evacuations {
         self.wakes.get(&(wan, family)).is_some_and(|(_, rounds)| *rounds == 0)
     }
 
-    /// Our table was away: flows may have begun untranslated.
+    /// Our table was away: flows may have begun untranslated, and others have ended unheard.
     pub(super) fn search(&mut self, now: Moment) {
         self.untranslated = PerFamily::from_fn(|_| Some(now));
+        self.roll_call = Some((now, ROLL_CALLS));
     }
 
     pub(super) fn searched(&mut self, family: Family, deleted: u64, now: Moment) {
         *self.untranslated.get_mut(family) = (deleted > 0).then_some(now + AGAIN);
     }
 
-    pub(super) fn deadline(&self) -> Option<Moment> {
+    /// When any of this is due; `table`: whether ours is there, without which nobody is called.
+    pub(super) fn deadline(&self, table: bool) -> Option<Moment> {
         let wakes = self.wakes.values().map(|(next, _)| *next);
+        let roll_call = self.roll_call.filter(|_| table).map(|(next, _)| next);
         let untranslated = Family::BOTH.into_iter().filter_map(|f| *self.untranslated.get(f));
-        self.next.values().copied().chain(wakes).chain(untranslated).min()
+        self.next.values().copied().chain(wakes).chain(roll_call).chain(untranslated).min()
     }
 
     pub(super) fn woken(&mut self, wan: WanId, family: Family, flows: u64, now: Moment) {
@@ -134,6 +141,31 @@ impl Engine {
         let ways = || slots.into_iter().flat_map(BTreeMap::values);
         let own = format!("place{wan}");
         (ways().any(|to| *to == own), ways().any(|to| *to != own && to != "refuse"))
+    }
+
+    /// Has all clients say something once the table is back. While it was away nobody translated
+    /// the answers of their servers, so the router itself refused them: whoever only listens would
+    /// never hear of it. A server that still knows the flow takes no notice of what is said.
+    pub(super) fn call_the_roll(&mut self, now: Moment) {
+        let possible = self.table_is_there() && self.steps.is_empty() && !self.leaving;
+        let Some((_, rounds)) = self.evacuations.roll_call.filter(|(next, _)| *next <= now) else {
+            return;
+        };
+        if !possible {
+            return;
+        }
+        self.evacuations.roll_call = (rounds > 1).then_some((now + AGAIN, rounds - 1));
+        let field = self.config.router.mark_field;
+        for family in Family::BOTH {
+            // Those of a lost WAN are woken anyway.
+            let lost = &self.choice.get(family).lost;
+            let wans = self.numbers.values().filter(|wan| !lost.contains(*wan));
+            self.asks.extend(wans.map(|wan| Ask::Wake {
+                wan: *wan,
+                family,
+                mark: field.flows(*wan),
+            }));
+        }
     }
 
     /// Whether our table is there, as we made it.

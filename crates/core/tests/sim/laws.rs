@@ -101,6 +101,8 @@ pub(crate) struct Watch {
     pub(crate) batch: Option<(PerFamily<u32>, PerFamily<u32>)>,
     pub(crate) failed_in_batch: bool,
     last_step: String,
+    /// How often the clients of each WAN that is not lost were called since a table was loaded.
+    called: BTreeMap<(WanId, Family), u32>,
     serving: PerFamily<BTreeMap<WanId, u32>>,
     /// How many probes of each kind were sent, in all.
     pub(crate) sent: BTreeMap<(WanId, Family, Kind), u64>,
@@ -396,6 +398,9 @@ impl World {
     }
 
     pub(crate) fn check_step(&mut self, step: &Step) {
+        if let Step::ReplaceTable { .. } = step {
+            self.watch.called.clear();
+        }
         self.watch.serving = PerFamily::from_fn(|family| self.slots(family));
         let ways = self.ways_out();
         let Some((_, fewest)) = &mut self.watch.batch else { return };
@@ -423,6 +428,17 @@ impl World {
                 );
                 self.broken(Law::AlwaysAWayOut, what);
             }
+        }
+    }
+
+    /// Clients of a lost WAN are woken to be told. Those of others are called twice when a table is
+    /// back, and go on.
+    pub(crate) fn check_wake(&mut self, wan: WanId, family: Family) {
+        let lost = self.kernel.is_lost(family, wan, self.config.router.mark_field);
+        let called = self.watch.called.entry((wan, family)).or_default();
+        *called += u32::from(!lost);
+        if lost || *called > 2 {
+            self.check_evacuation(wan, family);
         }
     }
 

@@ -533,7 +533,7 @@ impl World {
                 self.keep();
             }
             Ask::Wake { wan, family, .. } => {
-                self.check_evacuation(wan, family);
+                self.check_wake(wan, family);
                 let flows = self.flows(wan, family);
                 self.engine.handle(Event::Woken { wan, family, flows }, self.now);
             }

@@ -1,12 +1,14 @@
 //! What others destroy of ours is repaired and reported, while the LAN's traffic goes on.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{ErrorKind, Read as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use anywan_lab::flows::Talking;
-use anywan_lab::servers::ECHO;
+use anywan_lab::servers::{ECHO, STREAM};
 use anywan_lab::topology::SERVERS;
 use anywan_lab::{Config, Daemon, Failure, Family, Proto, Snapshot, Spec, Topology, until};
 use rustix::process::Signal;
@@ -267,5 +269,70 @@ fn flows_that_begin_while_the_table_is_away_work_once_it_is_back() -> Result<()>
         daemon.kill();
         begin_without_table(&topology, || daemon.launch()).context("and a restart")?;
     }
+    Ok(())
+}
+
+/// Between two looks at a download: slow readers, whose servers always have more to say.
+const SIP: Duration = Duration::from_millis(5);
+/// Downloads of each family.
+const DOWNLOADS: usize = 4;
+
+/// Reads until something has come after `repaired`, or whatever else happens; says whether it went on
+/// or was told that it is over.
+fn download(mut from: TcpStream, repaired: &AtomicBool) -> Result<bool> {
+    from.set_read_timeout(Some(DEADLINE))?;
+    let mut went_on = 0;
+    // What had come before may take some looks.
+    while went_on < 1000 {
+        went_on += usize::from(repaired.load(Ordering::Relaxed));
+        match from.read(&mut [0; 16 * 1024]) {
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(false),
+            Err(error) => return Err(error).context("a download"),
+            Ok(0) => bail!("a download ended"),
+            Ok(_) => thread::sleep(SIP),
+        }
+    }
+    Ok(true)
+}
+
+#[test]
+fn downloads_that_meet_a_flush_go_on_or_are_told() -> Result<()> {
+    let topology = Spec::routed(2).build()?;
+    let daemon = Daemon::start_up(&topology, &Config::of(&topology))?;
+    let whole = settled(&topology)?;
+    let (v4, v6) = SERVERS[0];
+    let connect = |server: IpAddr| -> Result<TcpStream> {
+        let connect = || TcpStream::connect(SocketAddr::new(server, STREAM));
+        Ok(topology.client_space(1).inside(connect)??)
+    };
+    let mut told = 0;
+    for _ in 0..2 {
+        let repaired = AtomicBool::new(false);
+        let servers = [IpAddr::from(v4), v6.into()].into_iter().cycle().take(2 * DOWNLOADS);
+        let streams = servers.map(connect).collect::<Result<Vec<_>>>()?;
+        told += thread::scope(|scope| -> Result<usize> {
+            let downloads: Vec<_> = streams
+                .into_iter()
+                .map(|stream| scope.spawn(|| download(stream, &repaired)))
+                .collect();
+            thread::sleep(Duration::from_secs(1));
+            // Long enough for servers to say again what was not acknowledged.
+            daemon.signal(Signal::STOP)?;
+            topology.router().run("nft flush ruleset")?;
+            thread::sleep(Duration::from_secs(1));
+            daemon.signal(Signal::CONT)?;
+            let back = until(DEADLINE, "the repair", || {
+                let diff = whole.diff(&Snapshot::take(topology.router())?);
+                ensure!(diff.is_empty(), "{diff}");
+                Ok(())
+            });
+            repaired.store(true, Ordering::Relaxed);
+            let ends = downloads.into_iter().map(|d| d.join().expect("it does not panic"));
+            let ends = ends.collect::<Result<Vec<bool>>>()?;
+            back?;
+            Ok(ends.into_iter().filter(|went_on| !went_on).count())
+        })?;
+    }
+    ensure!(told > 0, "no download met the flush");
     Ok(())
 }

@@ -158,3 +158,21 @@ fn a_table_that_is_loaded_anew_refuses_them_too() {
     world.seconds(1);
     assert_eq!(world.refused.len(), 2, "whoever was to hear of it has heard");
 }
+
+#[test]
+fn when_the_table_is_back_all_clients_are_called_and_those_of_a_lost_wan_as_ever() {
+    let mut world = settled();
+    assert_eq!(world.woken, [], "a first start calls nobody");
+    world.kernel.nft = Nft::default();
+    world.seconds(10);
+    let all = [1, 2].map(|wan| Family::BOTH.map(|family| (WanId(wan), family)));
+    let all: BTreeSet<_> = all.into_iter().flatten().collect();
+    assert_eq!(world.woken.len(), 2 * all.len(), "twice: a call may be lost");
+    assert_eq!(world.woken.drain(..).collect::<BTreeSet<_>>(), all);
+    world.alive.remove(&WanId(1));
+    world.seconds(20);
+    world.woken.clear();
+    world.kernel.nft = Nft::default();
+    world.seconds(5);
+    assert!(world.woken.iter().all(|(wan, _)| *wan == WanId(2)), "{:?}", world.woken);
+}
