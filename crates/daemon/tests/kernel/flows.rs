@@ -10,13 +10,22 @@ use anywan_core::observed::{Structure, TcpFlow};
 use anywan_daemon::kernel::{Destroyed, Gone, Kernel};
 
 use crate::hosts::{
-    DEADLINE, NUMBERS, PINNED, connections, give_wan_its_addresses, lose, routed, server, wake_all,
+    DEADLINE, NUMBERS, PINNED, connections, give_wan_its_addresses, lose, own_connection, routed,
+    server, wake_all,
 };
 use crate::net::run;
 
 /// What a client that only listens hears in the end.
 fn hears(mut client: &TcpStream) -> Result<usize, ErrorKind> {
     client.read(&mut [0]).map_err(|error| error.kind())
+}
+
+/// A word there and one back.
+fn talk((near, far): &mut (TcpStream, TcpStream)) {
+    near.write_all(b"?").expect("open");
+    far.read_exact(&mut [0]).expect("it arrives");
+    far.write_all(b"!").expect("open");
+    near.read_exact(&mut [0]).expect("it arrives");
 }
 
 fn ends(pairs: &[(TcpStream, TcpStream)]) -> BTreeSet<SocketAddr> {
@@ -77,11 +86,7 @@ fn an_idle_client_of_a_lost_wan_is_reset() {
 fn the_router_itself_is_told_like_any_client() {
     routed(|kernel, hosts, _| {
         for family in Family::BOTH {
-            let to = server(family);
-            let listener = hosts.internet.inside(move || TcpListener::bind(to)).expect("free");
-            let near = TcpStream::connect_timeout(&to, DEADLINE).expect("connects");
-            near.set_read_timeout(Some(DEADLINE)).expect("not zero");
-            let _far = listener.accept().expect("one is there");
+            let (near, _far) = own_connection(hosts, family);
             lose(kernel, family);
             let flows = established(kernel, family);
             assert_eq!(clients(&flows), BTreeSet::from([near.local_addr().expect("bound")]));
@@ -99,11 +104,7 @@ fn a_segment_that_wakes_does_no_harm_to_a_flow_that_is_not_lost() {
             let flows = established(kernel, family);
             wake_all(kernel, &flows);
             for _ in 0..3 {
-                let (near, far) = &mut pairs[0];
-                near.write_all(b"?").expect("open");
-                far.read_exact(&mut [0]).expect("it arrives");
-                far.write_all(b"!").expect("open");
-                near.read_exact(&mut [0]).expect("it arrives");
+                talk(&mut pairs[0]);
             }
             assert_eq!(established(kernel, family), flows);
         }
@@ -303,6 +304,37 @@ fn clients_that_speak_before_they_are_refused_are_reset_too() {
                 assert_eq!(hears(near), Err(ErrorKind::ConnectionReset));
             }
         });
+    });
+}
+
+#[test]
+fn flows_of_a_wan_that_is_left_begin_anew_and_those_of_the_router_itself_go_on() {
+    routed(|kernel, hosts, _| {
+        for family in Family::BOTH {
+            let mut pairs = connections(hosts, family, 2);
+            let to = server(family);
+            hosts.client.inside(move || {
+                let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+                let sent = UdpSocket::bind(any).and_then(|socket| socket.send_to(b"?", to));
+                sent.expect("a way out");
+            });
+            let mut own = own_connection(hosts, family);
+            let mark = (PINNED, NUMBERS);
+            // What leads to an address of the router came from outside.
+            let (count, flows) = kernel.release(family, mark, &[to.ip()], 600).expect("allowed");
+            assert_eq!((count, flows), (0, Vec::new()));
+            pairs.iter_mut().for_each(talk);
+            let (count, flows) = kernel.release(family, mark, &[], 600).expect("allowed");
+            assert_eq!(count, 3, "two of TCP and one of UDP");
+            assert_eq!(clients(&flows), ends(&pairs));
+            pairs[0].0.write_all(b"?").expect("it is still open");
+            wake_all(kernel, &flows);
+            for (near, _) in &pairs {
+                assert_eq!(hears(near), Err(ErrorKind::ConnectionReset));
+            }
+            talk(&mut own);
+            connections(hosts, family, 2).iter_mut().for_each(talk);
+        }
     });
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anywan_core::config::{Nat, Sticky};
 use anywan_core::desired::{Shape, Table, WanShape};
-use anywan_core::names::{Family, Mark, MarkField, WanId};
+use anywan_core::names::{Family, Mark, MarkField, PerFamily, WanId};
 use anywan_core::observed::{Key, TcpFlow, empty_maps};
 use anywan_core::render::nft;
 use anywan_core::steps::{ElementChange, Step};
@@ -78,6 +78,9 @@ impl Drop for Host {
 pub(crate) struct Hosts {
     pub(crate) client: Host,
     pub(crate) internet: Host,
+    /// The internet's servers. For the length of a test: bound once more, one would meet itself, for
+    /// a command that another test is about to run holds all of our sockets for a moment.
+    servers: PerFamily<TcpListener>,
 }
 
 /// Runs a test in the router, with the table loaded.
@@ -86,18 +89,21 @@ pub(crate) fn routed(test: impl FnOnce(&mut Kernel, &Hosts, &StateDir) + Send) {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
         .expect("up to the maximum is allowed");
     fresh_network(|state| {
-        let hosts = Hosts { client: Host::new(), internet: Host::new() };
-        connect_hosts(&hosts);
+        let (client, internet) = (Host::new(), Host::new());
+        connect_hosts(&client, &internet);
+        let bind = |family| internet.inside(move || TcpListener::bind(server(family)));
+        let servers = PerFamily::from_fn(|family| bind(family).expect("free"));
+        let hosts = Hosts { client, internet, servers };
         let mut kernel = open(state);
         kernel.apply(&our_table()).expect("the table loads");
         test(&mut kernel, &hosts, state);
     });
 }
 
-fn connect_hosts(hosts: &Hosts) {
-    run(&format!("ip link add lan0 type veth peer name eth0 netns {}", hosts.client.id));
-    run(&format!("ip link add wan0 type veth peer name eth0 netns {}", hosts.internet.id));
-    hosts.client.run(
+fn connect_hosts(client: &Host, internet: &Host) {
+    run(&format!("ip link add lan0 type veth peer name eth0 netns {}", client.id));
+    run(&format!("ip link add wan0 type veth peer name eth0 netns {}", internet.id));
+    client.run(
         "ip link set lo up
         ip link set eth0 up
         ip address add 192.168.1.2/24 dev eth0
@@ -105,7 +111,7 @@ fn connect_hosts(hosts: &Hosts) {
         ip route add default via 192.168.1.1
         ip -6 route add default via 2001:db8:1::1",
     );
-    hosts.internet.run(
+    internet.run(
         "ip link set lo up
         ip link set eth0 up
         ip address add 198.51.100.1/24 dev eth0
@@ -223,16 +229,20 @@ pub(crate) fn connections(
     family: Family,
     count: usize,
 ) -> Vec<(TcpStream, TcpStream)> {
-    let to = server(family);
-    let listener = hosts.internet.inside(move || TcpListener::bind(to)).expect("free");
-    hosts.client.inside(move || {
-        let one = |_| {
-            let near = TcpStream::connect_timeout(&to, DEADLINE).expect("connects");
-            near.set_read_timeout(Some(DEADLINE)).expect("not zero");
-            let (far, _) = listener.accept().expect("one is there");
-            far.set_read_timeout(Some(DEADLINE)).expect("not zero");
-            (near, far)
-        };
-        (0..count).map(one).collect()
-    })
+    let listener = hosts.servers.get(family).try_clone().expect("a descriptor is free");
+    hosts.client.inside(move || (0..count).map(|_| connection(&listener)).collect())
+}
+
+/// A connection from the router itself; its own end comes first.
+pub(crate) fn own_connection(hosts: &Hosts, family: Family) -> (TcpStream, TcpStream) {
+    connection(hosts.servers.get(family))
+}
+
+fn connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
+    let to = listener.local_addr().expect("bound");
+    let near = TcpStream::connect_timeout(&to, DEADLINE).expect("connects");
+    near.set_read_timeout(Some(DEADLINE)).expect("not zero");
+    let (far, _) = listener.accept().expect("one is there");
+    far.set_read_timeout(Some(DEADLINE)).expect("not zero");
+    (near, far)
 }
