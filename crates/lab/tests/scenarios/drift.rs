@@ -78,16 +78,21 @@ fn damages(before: &Snapshot, with: &Snapshot) -> Result<Vec<Damage>> {
     Ok(damages)
 }
 
+/// Waits until the router's state is whole again.
+fn wait_repaired(topology: &Topology, whole: &Snapshot, deadline: Duration) -> Result<()> {
+    until(deadline, "the repair", || {
+        let diff = whole.diff(&Snapshot::take(topology.router())?);
+        ensure!(diff.is_empty(), "{diff}");
+        Ok(())
+    })
+}
+
 /// Does the damage; waits until it is repaired and an event has named it.
 fn survive(topology: &Topology, daemon: &Daemon, whole: &Snapshot, damage: &Damage) -> Result<()> {
     let (command, words) = damage;
     let known = daemon.events()?.len();
     topology.router().run(command)?;
-    until(RE_READ, "the repair", || {
-        let diff = whole.diff(&Snapshot::take(topology.router())?);
-        ensure!(diff.is_empty(), "{diff}");
-        Ok(())
-    })?;
+    wait_repaired(topology, whole, RE_READ)?;
     until(DEADLINE, "the report", || {
         let events = daemon.events()?;
         let text: Vec<String> = events[known..].iter().map(|event| event.to_string()).collect();
@@ -321,11 +326,7 @@ fn downloads_that_meet_a_flush_go_on_or_are_told() -> Result<()> {
             topology.router().run("nft flush ruleset")?;
             thread::sleep(Duration::from_secs(1));
             daemon.signal(Signal::CONT)?;
-            let back = until(DEADLINE, "the repair", || {
-                let diff = whole.diff(&Snapshot::take(topology.router())?);
-                ensure!(diff.is_empty(), "{diff}");
-                Ok(())
-            });
+            let back = wait_repaired(&topology, &whole, DEADLINE);
             repaired.store(true, Ordering::Relaxed);
             let ends = downloads.into_iter().map(|d| d.join().expect("it does not panic"));
             let ends = ends.collect::<Result<Vec<bool>>>()?;
