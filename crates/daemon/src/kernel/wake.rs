@@ -1,8 +1,8 @@
 //! Wakes TCP clients that only listen: sends them empty segments that seem to come from their
 //! server, with numbers outside the window. A client must answer such a segment with an ACK (RFC
 //! 9293, 3.10.7.4), and our table answers that ACK with a reset that carries the right number. In:
-//! flows. Out: how many were dealt with. It reads nothing, and a segment alone does no harm: it
-//! carries no data, and no flag that ends anything.
+//! flows. Out: how many were dealt with, and when to go on. It reads nothing, and a segment alone
+//! does no harm: it carries no data, and no flag that ends anything.
 //!
 //! The segments carry a mark by which the routing takes them to LANs only, and by which our table
 //! keeps them out of conntrack. A stack that insists on timestamps in every segment (RFC 7323,
@@ -26,6 +26,12 @@ const FLOWS: usize = 64;
 /// How long one call may take, on the daemon's only thread; 64 flows take about 1 ms, on a
 /// Raspberry Pi 2 some ten times that.
 const SPAN: Duration = Duration::from_millis(3);
+/// Between two calls, so that no queue on the way overflows: what is sent must be delivered, and
+/// answers to it with resets, which nobody sends a second time.
+const PAUSE: Duration = Duration::from_millis(1);
+/// The pause where the machine is slow: when a call was cut short by `SPAN` or by a full queue, the
+/// kernel that delivers is at least as slow, and has more to do than we who only send.
+const LONG_PAUSE: Duration = Duration::from_millis(12);
 /// Room for segments on their way: some 5,000. The kernel holds up to 270 for each client whose
 /// hardware address it asks for in vain, for three seconds; such clients must not stop the others.
 const ROOM: usize = 4 * 1024 * 1024;
@@ -42,6 +48,25 @@ const TTL: u8 = 64;
 const TCP_HEADER: usize = 20;
 const ACK: u8 = 0x10;
 
+/// What one call of [`Kernel::wake`](super::Kernel::wake) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Portion {
+    /// How many flows, from the first on, were dealt with; 0 when a queue is full.
+    pub done: usize,
+    /// How long to wait before the next call.
+    pub pause: Duration,
+}
+
+impl Portion {
+    fn whole(done: usize) -> Portion {
+        Portion { done, pause: PAUSE }
+    }
+
+    fn cut_short(done: usize) -> Portion {
+        Portion { done, pause: LONG_PAUSE }
+    }
+}
+
 /// The raw sockets, opened when first needed.
 #[derive(Debug, Default)]
 pub(crate) struct Waker {
@@ -50,17 +75,16 @@ pub(crate) struct Waker {
 }
 
 impl Waker {
-    /// Sends the clients of the first flows their segments, and says how many flows that was: as
-    /// many as may be sent without blocking or overflowing a queue. Flows whose client cannot be
-    /// reached count as dealt with.
-    pub(crate) fn wake(&mut self, flows: &[TcpFlow], ask: Mark) -> Result<usize, KernelError> {
+    /// Sends the clients of the first flows their segments, as many as may be sent without blocking
+    /// or overflowing a queue. Flows whose client cannot be reached count as dealt with.
+    pub(crate) fn wake(&mut self, flows: &[TcpFlow], ask: Mark) -> Result<Portion, KernelError> {
         if self.mark != Some(ask) {
             *self = Waker { mark: Some(ask), ..Waker::default() };
         }
         let begun = Instant::now();
         for (done, flow) in flows.iter().take(FLOWS).enumerate() {
             if done > 0 && begun.elapsed() > SPAN {
-                return Ok(done);
+                return Ok(Portion::cut_short(done));
             }
             let Some(socket) = self.socket(flow.family, ask)? else { continue };
             for (sequence, acknowledgement) in NUMBERS {
@@ -68,7 +92,7 @@ impl Waker {
                 match send(socket, &packet, flow.client.ip()) {
                     Ok(()) => {}
                     // All four go again.
-                    Err(error) if is_full(&error) => return Ok(done),
+                    Err(error) if is_full(&error) => return Ok(Portion::cut_short(done)),
                     Err(error) => {
                         // Not on a LAN, or a firewall of the router's owner forbids it.
                         debug!(client = %flow.client, %error, "cannot wake a client");
@@ -77,7 +101,7 @@ impl Waker {
                 }
             }
         }
-        Ok(flows.len().min(FLOWS))
+        Ok(Portion::whole(flows.len().min(FLOWS)))
     }
 
     /// The socket of a family; `None` where the kernel has no such family.

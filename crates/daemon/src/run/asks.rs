@@ -15,8 +15,6 @@ use super::{Daemon, chain};
 use crate::kernel::Gone;
 use crate::ppp;
 
-/// Between two portions of clients that are woken, so that no queue on the way overflows.
-const PORTION_GAP: Duration = Duration::from_millis(1);
 /// Clients that wait to be woken: all that two families of one WAN may have. More come into view
 /// again in the next round.
 const WAKING_MAX: usize = 131_072;
@@ -186,19 +184,21 @@ impl Daemon {
     /// Wakes the next portion of clients, when it is due.
     pub(super) fn go_on_waking(&mut self) {
         let now = self.clock.now();
-        if self.waking.next().is_none_or(|next| next > now) {
+        self.waking.call_again(now);
+        if self.waking.flows.is_empty() || self.waking.next > now {
             return;
         }
-        self.waking.call_again(now);
         let flows = self.waking.flows.make_contiguous();
         match self.kernel.wake(flows, self.waking.ask) {
-            Ok(done) => drop(self.waking.flows.drain(..done)),
+            Ok(portion) => {
+                self.waking.flows.drain(..portion.done);
+                self.waking.next = self.clock.now() + portion.pause;
+            }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "clients could not be woken");
                 self.waking.flows.clear();
             }
         }
-        self.waking.next = now + PORTION_GAP;
     }
 
     pub(super) fn hear_of_ends(&mut self, gone: Gone) {

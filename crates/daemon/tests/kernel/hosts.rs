@@ -19,8 +19,9 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::net::{StateDir, fresh_network, index, open, run};
 
-/// Only a safety net: everything waited for takes milliseconds.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+/// Only a safety net: everything waited for takes milliseconds, and seconds in an emulated machine
+/// that shares its processor.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// The mark of flows of the one WAN, and the bits of WAN numbers.
 pub(crate) const PINNED: u32 = 0x100_0000;
 pub(crate) const NUMBERS: u32 = 0x3f00_0000;
@@ -202,10 +203,9 @@ pub(crate) fn wake_all(kernel: &mut Kernel, flows: &[TcpFlow]) {
     let mut rest = flows;
     while !rest.is_empty() {
         assert!(std::time::Instant::now() < end, "{} clients could not be woken", rest.len());
-        let done = kernel.wake(rest, ask()).expect("root");
-        rest = &rest[done..];
-        // As `Kernel::wake` asks: or queues on the way overflow.
-        thread::sleep(Duration::from_millis(1));
+        let portion = kernel.wake(rest, ask()).expect("root");
+        rest = &rest[portion.done..];
+        thread::sleep(portion.pause);
     }
 }
 
