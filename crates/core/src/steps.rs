@@ -62,6 +62,8 @@ pub enum Step {
         fingerprint: u64,
         /// The text for `nft -f -`: creates, deletes and creates the table.
         text: String,
+        /// Chains in it that are deleted as soon as it is loaded.
+        interim: Vec<String>,
         /// The elements that it brings, by map.
         maps: BTreeMap<String, Elements>,
     },

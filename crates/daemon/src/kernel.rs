@@ -227,8 +227,9 @@ impl Kernel {
             Step::RestoreCpus { file, value } => {
                 self.cpu_files.restore(&mut self.memory, file, value)
             }
-            Step::ReplaceTable { fingerprint, text, .. } => {
-                self.table.replace(&mut self.netfilter, &mut self.memory, *fingerprint, text)
+            Step::ReplaceTable { fingerprint, text, interim, .. } => {
+                let (conn, memory) = (&mut self.netfilter, &mut self.memory);
+                self.table.replace(conn, memory, *fingerprint, (text, interim))
             }
             Step::ChangeElements(changes) => self.table.change(&mut self.netfilter, changes),
             Step::DeleteTable => self.table.delete(&mut self.netfilter, &mut self.memory),

@@ -5,12 +5,16 @@
 //! What a packet pays is counted: an established one from a LAN two hash look-ups (is it from a
 //! WAN? whose flow is it?), one from a WAN one, and each one counter.
 
+mod bases;
+
 use std::fmt::Write;
 
 use crate::config::{Nat, Sticky};
 use crate::desired::{SLOTS, Shape, Table, WanShape};
 use crate::names::{Family, Mark, MarkField, NFT_TABLE, WanId};
 use crate::observed::{Elements, Key, KeyKind, Leads, MAPS, MapSpec};
+
+pub use bases::interim_chains;
 
 /// Elements that one `add element` command carries: keeps lines readable.
 const PER_COMMAND: usize = 64;
@@ -54,19 +58,18 @@ fn structure(shape: &Shape) -> String {
     }
     common_chains(&mut text, shape);
     picking_chains(&mut text, shape);
-    base_chains(&mut text, shape);
+    for base in bases::steering(shape) {
+        base.write(&mut text, false);
+    }
     text
 }
 
 /// The chains that translate.
 fn translation(shape: &Shape) -> String {
     let mut text = String::new();
-    if shape.aliased {
-        alias_chains(&mut text);
+    for base in bases::translating(shape) {
+        base.write(&mut text, false);
     }
-    // Before other programs' source translation: a flow that has been translated is not shown to
-    // these chains again. A flow's first packet passes here, and no other.
-    chain(&mut text, "source_nat", &leaving_rules());
     text
 }
 
@@ -88,6 +91,7 @@ pub fn replacement(table: &Table) -> String {
         }
     }
     block(&mut text, &translation(&table.shape));
+    block(&mut text, &bases::interim(&table.shape));
     text
 }
 
@@ -329,6 +333,22 @@ fn common_chains(text: &mut String, shape: &Shape) {
         "clamping",
         &own(&["oif @outside tcp option maxseg size set rt mtu", "iif vmap @clamp"]),
     );
+    chain(text, "from_lan6", &bases::from_lan(shape, "6"));
+    chain(
+        text,
+        "last_words",
+        &own(&[
+            // Our own reset for a flow that is gone.
+            "ip daddr . tcp dport . ip saddr . tcp sport @gone4 return",
+            "ip6 daddr . tcp dport . ip6 saddr . tcp sport @gone6 return",
+            // The last word of a flow that has lost its WAN would leave by another with a wrong
+            // source.
+            "fib saddr . oif type != local drop",
+        ]),
+    );
+    if shape.dns {
+        resolver_chains(text, field);
+    }
 }
 
 /// What a WAN brings that belongs to no flow yet. Dropped here, its flow never comes to be.
@@ -407,69 +427,6 @@ fn gone_rule(ip: &str, digit: &str) -> String {
     )
 }
 
-fn base_chains(text: &mut String, shape: &Shape) {
-    let shared = shape.shared;
-    let base = |text: &mut String, name: &str, kind: &str, priority: &str, rules: Vec<String>| {
-        let mut all = vec![format!("type {kind} hook {name} priority {priority}; policy accept;")];
-        all.extend(rules);
-        chain(text, name, &all);
-    };
-    let number = shape.field.number_mask();
-    let mask = shape.field.mask();
-    let from_lan = |digit: &str| {
-        vec![
-            format!("ct mark & {number:#x} vmap @restore{digit}"),
-            // No verdict for a number that is not in the map: while a table is replaced the kernel
-            // still runs the old chains after the elements of their maps are gone
-            // (nf_tables_commit takes hooks off last), and every flow would be lost.
-            format!("iif @lans ct state new goto pick{digit}"),
-            format!("iif @lans ct state invalid goto strays{digit}"),
-        ]
-    };
-    chain(text, "from_lan6", &from_lan("6"));
-    let mut prerouting = vec!["iif vmap @from_wan".to_owned()];
-    if shared {
-        prerouting.push("iif . ether saddr vmap @from_shared".to_owned());
-    }
-    prerouting.push("meta nfproto ipv6 goto from_lan6".to_owned());
-    if shape.aliased {
-        // What was meant for a gateway's alias, which it no longer says itself.
-        prerouting.push("iif @lans ct original ip daddr vmap @aliases".to_owned());
-    }
-    prerouting.extend(from_lan("4"));
-    base(text, "prerouting", "filter", "dstnat + 10", prerouting);
-    if shape.clamps {
-        let syn = "tcp flags & (fin | syn | rst) == syn goto clamping".to_owned();
-        base(text, "forward", "filter", "filter", vec![syn]);
-    }
-    chain(
-        text,
-        "untracked",
-        &[
-            "type filter hook output priority raw; policy accept;".to_owned(),
-            // What wakes a client must not be taken for a part of the flow that it speaks of.
-            format!("meta mark & {mask:#x} == {:#x} notrack", shape.field.ask().0),
-        ],
-    );
-    chain(
-        text,
-        "last_words",
-        &[
-            // Our own reset for a flow that is gone.
-            "ip daddr . tcp dport . ip saddr . tcp sport @gone4 return",
-            "ip6 daddr . tcp dport . ip6 saddr . tcp sport @gone6 return",
-            // The last word of a flow that has lost its WAN would leave by another with a wrong
-            // source.
-            "fib saddr . oif type != local drop",
-        ]
-        .map(str::to_owned),
-    );
-    if shape.dns {
-        resolver_chains(text, shape.field);
-    }
-    base(text, "output", "route", "mangle", output_rules(shape));
-}
-
 /// Where questions to resolvers lead.
 fn resolver_chains(text: &mut String, field: MarkField) {
     // The sender hears of it at once (EPERM, a reset), and asks somebody else.
@@ -480,71 +437,4 @@ fn resolver_chains(text: &mut String, field: MarkField) {
     let (rest, probe) = (field.keep_mask(), field.ask().0);
     let uncounted = format!("ct mark set ct mark & {rest:#x} | {probe:#x}");
     chain(text, "asked", &[uncounted]);
-}
-
-/// What is sent to a gateway's alias goes to the gateway.
-fn alias_chains(text: &mut String) {
-    let behind = "dnat ip to ip daddr map @behind";
-    for (name, hook, from) in
-        [("alias_from_lan", "prerouting", "iif @lans "), ("alias_from_here", "output", "")]
-    {
-        // Right before others' dstnat, a word that nft does not know for both hooks.
-        let base = format!("type nat hook {hook} priority -110; policy accept;");
-        chain(text, name, &[base, format!("{from}{behind}")]);
-    }
-}
-
-fn output_rules(shape: &Shape) -> Vec<String> {
-    let field = shape.field;
-    let (mask, number, probe) = (field.mask(), field.number_mask(), field.ask().0);
-    let aliased = shape.aliased.then(|| "ip daddr vmap @aliases".to_owned());
-    let mut rules = vec![
-        "meta l4proto tcp ct state invalid oif @outside goto last_words".to_owned(),
-        // Probes carry our mark; whoever marks all bits (WireGuard) means it. Tailscale's own
-        // packets are steered like any other.
-        format!("meta mark & {mask:#x} != 0 return"),
-        "meta mark != { 0x0, 0x80000 } return".to_owned(),
-    ];
-    rules.extend(aliased);
-    if shape.dns {
-        let question = "meta l4proto { tcp, udp } th dport 53";
-        rules.push(format!("{question} oif . ip daddr vmap @resolvers4"));
-        rules.push(format!("{question} oif . ip6 daddr vmap @resolvers6"));
-    }
-    rules.extend([
-        // The reset that answers what comes for a probe whose socket is closed: it knows no WAN.
-        format!("ct mark & {mask:#x} == {probe:#x} oif @outside goto last_words"),
-        format!("ct mark & {number:#x} == 0 return"),
-        // What we say ourselves about a flow. To a LAN it goes as the routing says; so does our
-        // reset, whose source is the server's, on an interface that LAN and WAN share. The rest
-        // leaves by the flow's own WAN.
-        "ct state related oif != @outside return".to_owned(),
-        "ct state related fib saddr type != local return".to_owned(),
-        "ct state related goto keep".to_owned(),
-        "ct direction reply goto keep".to_owned(),
-        format!("meta nfproto ipv4 ct mark & {number:#x} vmap @restore4"),
-        format!("meta nfproto ipv6 ct mark & {number:#x} vmap @restore6"),
-    ]);
-    rules
-}
-
-fn leaving_rules() -> Vec<String> {
-    [
-        "type nat hook postrouting priority srcnat - 10; policy accept;",
-        // Conntrack asks at each change of a flow who wants to hear of it, which a short connection
-        // pays five times; we hear of its end alone. Flows that begin while others follow them tell
-        // everything.
-        "oif @unfollowed ct event set destroy",
-        // First what most flows are. A multicast address is its own next hop, no gateway's.
-        "oif . rt ip nexthop vmap @out_via4",
-        // Multicast, and what speaks for the link alone (DHCPv6), keeps its source.
-        "ip daddr 224.0.0.0/4 return",
-        "ip6 daddr ff00::/8 return",
-        "ip6 saddr fe80::/10 return",
-        "oif . rt ip6 nexthop vmap @out_via6",
-        "meta nfproto ipv4 oif vmap @out_by4",
-        "meta nfproto ipv6 oif vmap @out_by6",
-    ]
-    .map(str::to_owned)
-    .to_vec()
 }

@@ -211,7 +211,8 @@ fn table(
     let fingerprint = nft::fingerprint(&desired.shape);
     if observed.nft.structure != Structure::Intact(fingerprint) {
         let text = nft::replacement(desired);
-        let step = Step::ReplaceTable { fingerprint, text, maps: desired.maps.clone() };
+        let interim = nft::interim_chains(&desired.shape);
+        let step = Step::ReplaceTable { fingerprint, text, interim, maps: desired.maps.clone() };
         return (vec![step], Vec::new(), Vec::new());
     }
     let waits = |change: &ElementChange| {

@@ -31,6 +31,8 @@ pub(crate) const HEADER: [u8; NFGENMSG] = [libc::NFPROTO_INET as u8, 0, 0, 0];
 /// The name of our table.
 pub(crate) const OBJECT: &str = NFT_TABLE;
 const GENERATION: u16 = 1;
+const CHAIN_TABLE: u16 = 1;
+const CHAIN_NAME: u16 = 3;
 /// How often the whole is read again when the rule set changed meanwhile (a read takes about one
 /// millisecond, and busy machines commit some hundred times a second).
 const ATTEMPTS: u32 = 10;
@@ -163,16 +165,18 @@ impl Table {
             .map_err(|refused| refused.doing(format!("mark {} flows as gone", flows.len())))
     }
 
-    /// Replaces the whole table, and remembers what the kernel made of it.
+    /// Replaces the whole table by what a text says, deletes its interim chains, and remembers what
+    /// the kernel made of the rest.
     pub(crate) fn replace(
         &mut self,
         conn: &mut Conn,
         memory: &mut Memory,
         fingerprint: u64,
-        text: &str,
+        (text, interim): (&str, &[String]),
     ) -> Result<(), KernelError> {
         self.forget();
         load::load(text)?;
+        delete_chains(conn, interim).map_err(|e| e.doing("delete chains of our nftables table"))?;
         let hash = structure::hash(conn).map_err(|e| e.doing("read back our nftables table"))?;
         memory.set_table(hash.map(|hash| Loaded { fingerprint, hash }));
         Ok(())
@@ -195,6 +199,22 @@ impl Table {
         }
         Ok(())
     }
+}
+
+/// Deletes chains with their rules, in one transaction.
+fn delete_chains(conn: &mut Conn, names: &[String]) -> Result<(), Refused> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    elements::retry_races(|| {
+        let mut batch = elements::Batch::begin(conn);
+        for name in names {
+            let writer = batch.message(conn, libc::NFT_MSG_DELCHAIN, 0);
+            writer.put_str(CHAIN_TABLE, OBJECT);
+            writer.put_str(CHAIN_NAME, name);
+        }
+        batch.commit(conn)
+    })
 }
 
 fn read_all(conn: &mut Conn) -> Result<Known, Refused> {

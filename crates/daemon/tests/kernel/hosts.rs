@@ -151,7 +151,7 @@ pub(crate) fn give_wan_its_addresses() {
     run("ip -6 route replace default via 2001:db8:2::1 table 101");
 }
 
-fn our_table() -> Step {
+pub(crate) fn our_table() -> Step {
     let (nat, nat6) = (Nat::Masquerade, Nat::Masquerade);
     let wan = WanShape { nat, nat6, mtu: 1500, shared: false, twin: false };
     let shape = Shape {
@@ -182,7 +182,8 @@ fn our_table() -> Step {
     let table = Table { shape, maps, ways: BTreeMap::new() };
     let fingerprint = nft::fingerprint(&table.shape);
     let text = nft::replacement(&table);
-    Step::ReplaceTable { fingerprint, text, maps: table.maps }
+    let interim = nft::interim_chains(&table.shape);
+    Step::ReplaceTable { fingerprint, text, interim, maps: table.maps }
 }
 
 /// The one WAN is lost for a family.

@@ -12,6 +12,7 @@ mod links;
 mod monitor;
 mod net;
 mod nft;
+mod replaced;
 mod routes;
 mod rules;
 mod speed;

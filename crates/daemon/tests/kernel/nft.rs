@@ -52,7 +52,7 @@ pub(crate) fn load(fingerprint: u64, maps: BTreeMap<String, Elements>) -> Step {
             text += &format!("add element inet anywan {map} {{ {} {value} }}\n", shown(key));
         }
     }
-    Step::ReplaceTable { fingerprint, text, maps }
+    Step::ReplaceTable { fingerprint, text, interim: Vec::new(), maps }
 }
 
 /// A key as nft reads it.
@@ -288,7 +288,8 @@ fn what_nft_says_is_in_the_error_and_the_old_table_stays() {
         let mut kernel = open(state);
         contract(&mut kernel, load(7, empty_maps()));
         let text = "table inet anywan { chain c { goto nowhere\n }\n }\n".to_owned();
-        let bad = Step::ReplaceTable { fingerprint: 8, text, maps: BTreeMap::new() };
+        let (interim, maps) = (Vec::new(), BTreeMap::new());
+        let bad = Step::ReplaceTable { fingerprint: 8, text, interim, maps };
         let error = kernel.apply(&bad).expect_err("no such chain");
         assert!(error.to_string().contains("goto nowhere"), "{error}");
         assert_eq!(structure(&mut kernel), Structure::Intact(7));
