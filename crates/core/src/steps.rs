@@ -177,10 +177,19 @@ pub enum Ask {
         mark: (u32, u32),
     },
     /// Make the clients of a lost WAN's TCP flows send something, so that our table can tell them
-    /// to start anew. Answered by how many there were.
+    /// to start anew. Answered by how many there were. In the place of those that are still to be
+    /// woken since the last time: who is told needs no second call.
     Wake {
         /// The WAN whose flows they are.
         wan: WanId,
+        /// IPv4 or IPv6.
+        family: Family,
+        /// The connection mark of its flows, and the mask under which it is compared.
+        mark: (u32, u32),
+    },
+    /// The WAN is not lost any more: its clients that are still to be woken need not be. One that
+    /// has been told already would answer with a reset, which the WAN would carry to the server.
+    LetSleep {
         /// IPv4 or IPv6.
         family: Family,
         /// The connection mark of its flows, and the mask under which it is compared.

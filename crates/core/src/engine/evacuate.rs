@@ -98,11 +98,15 @@ impl Engine {
     pub(super) fn ask_for_evacuations(&mut self, now: Moment) {
         let choice = &self.choice;
         self.evacuations.next.retain(|(wan, family), _| choice.get(*family).lost.contains(wan));
-        self.evacuations.wakes.retain(|(wan, family), _| choice.get(*family).lost.contains(wan));
+        let field = self.config.router.mark_field;
+        let not_lost = |(wan, family): &(WanId, Family)| !choice.get(*family).lost.contains(wan);
+        while let Some(key) = self.evacuations.wakes.keys().copied().find(not_lost) {
+            self.evacuations.wakes.remove(&key);
+            self.asks.push_back(Ask::LetSleep { family: key.1, mark: field.flows(key.0) });
+        }
         if !self.steps.is_empty() || self.leaving {
             return;
         }
-        let field = self.config.router.mark_field;
         let (mut wakes, mut deletions) = (Vec::new(), Vec::new());
         for family in Family::BOTH {
             for wan in &self.choice.get(family).lost {

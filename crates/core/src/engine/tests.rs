@@ -255,6 +255,7 @@ impl World {
                 self.calls.push(("wake", family));
                 self.engine.handle(Event::Woken { wan, family, flows: 0 }, self.now);
             }
+            Ask::LetSleep { family, .. } => self.calls.push(("let sleep", family)),
             // Nobody serves names here.
             Ask::Consult(_) => {}
             Ask::Solicit { .. } => self.solicited += 1,

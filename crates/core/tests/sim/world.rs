@@ -539,6 +539,7 @@ impl World {
             }
             // Nothing comes of it but packets.
             Ask::Refuse { .. }
+            | Ask::LetSleep { .. }
             | Ask::Consult(_)
             | Ask::Solicit { .. }
             | Ask::Dhcp { .. }

@@ -1,12 +1,12 @@
 //! Asks the engine's questions and hands it the answers. Sending probes and waking clients take
 //! time: probes are the prober's; clients are woken some at a time, between the loop's other work.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use anywan_core::dhcp::Port;
 use anywan_core::engine::Event;
-use anywan_core::names::{IfIndex, Mark};
+use anywan_core::names::{Family, IfIndex, Mark};
 use anywan_core::observed::TcpFlow;
 use anywan_core::steps::{Ask, Reset};
 use anywan_core::time::Moment;
@@ -30,7 +30,11 @@ const AGAIN: Duration = Duration::from_millis(700);
 /// Clients that are still to be woken.
 #[derive(Debug)]
 pub(super) struct Waking {
-    flows: VecDeque<TcpFlow>,
+    /// Those whose flow's entry is gone.
+    gone: VecDeque<TcpFlow>,
+    /// Those whose flow has its entry: of a WAN that is lost, or of any after our table was away.
+    steered: VecDeque<TcpFlow>,
+    /// When the next portion may go.
     next: Moment,
     /// Those that will be called again, and when; as many at most as are woken at all.
     again: VecDeque<(Moment, Vec<TcpFlow>)>,
@@ -40,8 +44,8 @@ pub(super) struct Waking {
 
 impl Waking {
     pub(super) fn new(ask: Mark) -> Waking {
-        let (flows, again) = (VecDeque::new(), VecDeque::new());
-        Waking { flows, next: Moment::default(), again, ask }
+        let (gone, steered, again) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Waking { gone, steered, next: Moment::default(), again, ask }
     }
 
     /// From now on the routing leads to LANs only under this mark; whether it is another.
@@ -51,13 +55,23 @@ impl Waking {
 
     /// When the next portion is due.
     pub(super) fn next(&self) -> Option<Moment> {
-        let portion = (!self.flows.is_empty()).then_some(self.next);
+        let waiting = !self.gone.is_empty() || !self.steered.is_empty();
+        let portion = waiting.then_some(self.next);
         portion.into_iter().chain(self.again.front().map(|(at, _)| *at)).min()
     }
 
-    fn extend(&mut self, flows: Vec<TcpFlow>) {
-        let room = WAKING_MAX.saturating_sub(self.flows.len());
-        self.flows.extend(flows.into_iter().take(room));
+    /// Wakes the clients of these flows, all that were found with a mark under a mask. Who waits
+    /// already keeps its turn and is called once; who was not found again has been told.
+    fn wake(&mut self, family: Family, (mark, mask): (u32, u32), mut found: Vec<TcpFlow>) {
+        let mut new: HashSet<TcpFlow> = found.iter().copied().collect();
+        self.steered.retain(|flow| !is_of(flow, family, (mark, mask)) || new.remove(flow));
+        found.retain(|flow| new.contains(flow));
+        add(&mut self.steered, found);
+    }
+
+    /// Wakes no more of these; those whose entry is gone are to be told all the same.
+    fn let_sleep(&mut self, family: Family, mark: (u32, u32)) {
+        self.steered.retain(|flow| !is_of(flow, family, mark));
     }
 
     /// Wakes clients of gone flows, now and once more.
@@ -66,15 +80,32 @@ impl Waking {
         if kept + flows.len() <= WAKING_MAX {
             self.again.push_back((now + AGAIN, flows.clone()));
         }
-        self.extend(flows);
+        add(&mut self.gone, flows);
     }
 
     fn call_again(&mut self, now: Moment) {
         while self.again.front().is_some_and(|(at, _)| *at <= now) {
             let flows = self.again.pop_front().map(|(_, flows)| flows);
-            self.extend(flows.unwrap_or_default());
+            add(&mut self.gone, flows.unwrap_or_default());
         }
     }
+
+    /// Those whose turn it is, if there are any and it is time.
+    fn due(&mut self, now: Moment) -> Option<&mut VecDeque<TcpFlow>> {
+        let flows = if self.gone.is_empty() { &mut self.steered } else { &mut self.gone };
+        (!flows.is_empty() && self.next <= now).then_some(flows)
+    }
+}
+
+/// Whether a flow is of a family and has a mark under a mask.
+fn is_of(flow: &TcpFlow, family: Family, (mark, mask): (u32, u32)) -> bool {
+    flow.family == family && flow.mark & mask == mark
+}
+
+/// Has more clients wait, as many as may.
+fn add(waiting: &mut VecDeque<TcpFlow>, flows: Vec<TcpFlow>) {
+    let room = WAKING_MAX.saturating_sub(waiting.len());
+    waiting.extend(flows.into_iter().take(room));
 }
 
 impl Daemon {
@@ -131,10 +162,11 @@ impl Daemon {
             Ask::Wake { wan, family, mark: (mark, mask) } => {
                 self.kernel.established(family, mark, mask).map(|found| {
                     let flows = found.len() as u64;
-                    self.waking.extend(found);
+                    self.waking.wake(family, (mark, mask), found);
                     Event::Woken { wan, family, flows }
                 })
             }
+            Ask::LetSleep { family, mark } => return self.waking.let_sleep(family, mark),
             Ask::Refuse { flows } => match self.kernel.refuse(&flows, REFUSED_SECONDS) {
                 Ok(()) => return self.waking.call(flows, self.clock.now()),
                 Err(error) => {
@@ -185,18 +217,16 @@ impl Daemon {
     pub(super) fn go_on_waking(&mut self) {
         let now = self.clock.now();
         self.waking.call_again(now);
-        if self.waking.flows.is_empty() || self.waking.next > now {
-            return;
-        }
-        let flows = self.waking.flows.make_contiguous();
-        match self.kernel.wake(flows, self.waking.ask) {
+        let ask = self.waking.ask;
+        let Some(flows) = self.waking.due(now) else { return };
+        match self.kernel.wake(flows.make_contiguous(), ask) {
             Ok(portion) => {
-                self.waking.flows.drain(..portion.done);
+                flows.drain(..portion.done);
                 self.waking.next = self.clock.now() + portion.pause;
             }
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "clients could not be woken");
-                self.waking.flows.clear();
+                flows.clear();
             }
         }
     }
@@ -206,5 +236,56 @@ impl Daemon {
             tracing::warn!(overruns = gone.overruns, "the ends of some flows were not heard of");
         }
         self.handle(Event::Gone(gone.flows));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WAN1: (u32, u32) = (0x100_0000, 0x3f00_0000);
+    const WAN2: (u32, u32) = (0x200_0000, 0x3f00_0000);
+
+    /// The flow of a client's port by a WAN, with a bit of somebody else's in its mark.
+    fn flow(port: u16, (mark, _): (u32, u32)) -> TcpFlow {
+        let client = ([192, 168, 1, 2], port).into();
+        let outside = [198, 51, 100, 2].into();
+        let server = ([203, 0, 113, 9], 443).into();
+        TcpFlow { family: Family::Ipv4, client, server, outside, mark: mark | 1 }
+    }
+
+    fn flows(ports: std::ops::Range<u16>, mark: (u32, u32)) -> Vec<TcpFlow> {
+        ports.map(|port| flow(port, mark)).collect()
+    }
+
+    /// The ports of those whose turn it is.
+    fn ports(waking: &mut Waking) -> Vec<u16> {
+        let due = waking.due(Moment::default());
+        due.into_iter().flatten().map(|flow| flow.client.port()).collect()
+    }
+
+    #[test]
+    fn who_waits_keeps_its_turn_and_who_was_told_is_not_called_again() {
+        let mut waking = Waking::new(Mark(0x4000_0000));
+        waking.wake(Family::Ipv4, WAN1, flows(1..6, WAN1));
+        waking.wake(Family::Ipv4, WAN2, flows(20..22, WAN2));
+        // 1 and 2 were called, 4 has been told by its own next word; 2 did not hear.
+        waking.steered.drain(..2);
+        let found = [flow(2, WAN1), flow(3, WAN1), flow(5, WAN1), flow(6, WAN1)];
+        waking.wake(Family::Ipv4, WAN1, found.to_vec());
+        assert_eq!(ports(&mut waking), [3, 5, 20, 21, 2, 6]);
+    }
+
+    #[test]
+    fn clients_of_a_wan_that_works_again_sleep_on_but_those_of_gone_flows_are_told() {
+        let mut waking = Waking::new(Mark(0x4000_0000));
+        waking.wake(Family::Ipv4, WAN1, flows(1..4, WAN1));
+        waking.wake(Family::Ipv4, WAN2, flows(20..22, WAN2));
+        waking.call(flows(7..9, WAN1), Moment::default());
+        waking.let_sleep(Family::Ipv6, WAN2);
+        waking.let_sleep(Family::Ipv4, WAN1);
+        assert_eq!(ports(&mut waking), [7, 8], "first whose flow is gone");
+        waking.gone.clear();
+        assert_eq!(ports(&mut waking), [20, 21]);
     }
 }

@@ -11,8 +11,8 @@ use crate::hosts::{our_table, routed, server};
 use crate::net::run;
 
 /// How often the table is replaced. Without the interim chains a packet or two slips through each
-/// time.
-const TIMES: u32 = 60;
+/// time. More would only take from other tests what they need of the processors.
+const TIMES: u32 = 10;
 
 /// Begins flow after flow, each with one datagram, until told to stop.
 fn begin_flows(family: Family, stop: &AtomicBool) {
@@ -75,7 +75,7 @@ fn no_packet_slips_through_unmarked_or_untranslated() {
             stop.store(true, Ordering::Relaxed);
         });
         for all in ["all4", "all6"] {
-            assert!(counted(all) > 1000, "too few packets: {}", counted(all));
+            assert!(counted(all) > 100, "too few packets: {}", counted(all));
         }
         let slipped = ["unmarked", "untranslated4", "untranslated6"].map(counted);
         assert_eq!(slipped, [0, 0, 0]);

@@ -176,3 +176,19 @@ fn when_the_table_is_back_all_clients_are_called_and_those_of_a_lost_wan_as_ever
     world.seconds(5);
     assert!(world.woken.iter().all(|(wan, _)| *wan == WanId(2)), "{:?}", world.woken);
 }
+
+#[test]
+fn clients_of_a_wan_that_is_back_are_called_no_more() {
+    let asleep = |world: &World| -> BTreeSet<Family> {
+        let calls = world.calls.iter().filter(|(what, _)| *what == "let sleep");
+        calls.map(|(_, family)| *family).collect()
+    };
+    let mut world = settled();
+    world.alive.remove(&WanId(1));
+    world.seconds(20);
+    assert!(!world.woken.is_empty());
+    assert_eq!(asleep(&world), BTreeSet::new());
+    world.alive.insert(WanId(1));
+    world.seconds(60);
+    assert_eq!(asleep(&world), BTreeSet::from(Family::BOTH));
+}
