@@ -31,6 +31,7 @@ pub(crate) const HEADER: [u8; NFGENMSG] = [libc::NFPROTO_INET as u8, 0, 0, 0];
 /// The name of our table.
 pub(crate) const OBJECT: &str = NFT_TABLE;
 const GENERATION: u16 = 1;
+/// Attributes of a chain: the table it is in, and its name.
 const CHAIN_TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
 /// How often the whole is read again when the rule set changed meanwhile (a read takes about one

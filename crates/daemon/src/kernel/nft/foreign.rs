@@ -6,10 +6,8 @@ use std::collections::BTreeSet;
 use super::super::error::Refused;
 use super::super::socket::Conn;
 use super::super::wire::{Attribute, Attributes, Writer};
-use super::{NFGENMSG, OBJECT, message_type};
+use super::{CHAIN_NAME, CHAIN_TABLE, NFGENMSG, OBJECT, message_type};
 
-const CHAIN_TABLE: u16 = 1;
-const CHAIN_NAME: u16 = 3;
 const CHAIN_HOOK: u16 = 4;
 const CHAIN_POLICY: u16 = 5;
 const CHAIN_TYPE: u16 = 7;

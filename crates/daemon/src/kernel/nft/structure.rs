@@ -5,10 +5,9 @@
 use super::super::error::Refused;
 use super::super::socket::Conn;
 use super::super::wire::{Attribute, Attributes};
-use super::{NFGENMSG, OBJECT, ask};
+use super::{CHAIN_TABLE, NFGENMSG, OBJECT, ask};
 
 const TABLE_FLAGS: u16 = 2;
-const CHAIN_TABLE: u16 = 1;
 /// Name, hook, policy, type, flags, user data.
 const CHAIN_PARTS: [u16; 6] = [3, 4, 5, 7, 10, 12];
 const RULE_TABLE: u16 = 1;
