@@ -99,11 +99,14 @@ impl Engine {
         let choice = &self.choice;
         self.evacuations.next.retain(|(wan, family), _| choice.get(*family).lost.contains(wan));
         let field = self.config.router.mark_field;
-        let not_lost = |(wan, family): &(WanId, Family)| !choice.get(*family).lost.contains(wan);
-        while let Some(key) = self.evacuations.wakes.keys().copied().find(not_lost) {
-            self.evacuations.wakes.remove(&key);
-            self.asks.push_back(Ask::LetSleep { family: key.1, mark: field.flows(key.0) });
-        }
+        let asks = &mut self.asks;
+        self.evacuations.wakes.retain(|(wan, family), _| {
+            let lost = choice.get(*family).lost.contains(wan);
+            if !lost {
+                asks.push_back(Ask::LetSleep { family: *family, mark: field.flows(*wan) });
+            }
+            lost
+        });
         if !self.steps.is_empty() || self.leaving {
             return;
         }
