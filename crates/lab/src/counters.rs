@@ -26,6 +26,8 @@ pub struct IspCounts {
     pub new_udp: u64,
     /// Packets whose source is not in this WAN's subnet: sent out of the wrong WAN, un-NATed.
     pub foreign_source: u64,
+    /// The same of packets to the addresses kept for probes, which are not counted there.
+    pub foreign_probes: u64,
     /// Packets whose source is in the subnet but is not the router's: one-armed, a LAN host's
     /// that bypassed the router or was forwarded without NAT.
     pub other_host: u64,
@@ -35,13 +37,14 @@ pub struct IspCounts {
     pub stray_reset: u64,
 }
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 10] = [
     "up",
     "down",
     "probes",
     "new_tcp",
     "new_udp",
     "foreign_source",
+    "foreign_probes",
     "other_host",
     "stray",
     "stray_reset",
@@ -65,6 +68,7 @@ impl IspCounts {
             new_tcp: packets("new_tcp")?,
             new_udp: packets("new_udp")?,
             foreign_source: packets("foreign_source")?,
+            foreign_probes: packets("foreign_probes")?,
             other_host: packets("other_host")?,
             stray: packets("stray")?,
             stray_reset: packets("stray_reset")?,
@@ -81,6 +85,7 @@ impl IspCounts {
             new_tcp: self.new_tcp - earlier.new_tcp,
             new_udp: self.new_udp - earlier.new_udp,
             foreign_source: self.foreign_source - earlier.foreign_source,
+            foreign_probes: self.foreign_probes - earlier.foreign_probes,
             other_host: self.other_host - earlier.other_host,
             stray: self.stray - earlier.stray,
             stray_reset: self.stray_reset - earlier.stray_reset,
@@ -89,7 +94,12 @@ impl IspCounts {
 
     /// Packets that should never have come this way, resets included.
     pub fn wrong(self) -> u64 {
-        self.foreign_source + self.other_host + self.stray + self.stray_reset
+        self.foreign() + self.other_host + self.stray + self.stray_reset
+    }
+
+    /// Packets whose source is not in this WAN's subnet, probes included.
+    pub fn foreign(self) -> u64 {
+        self.foreign_source + self.foreign_probes
     }
 }
 
@@ -99,7 +109,18 @@ pub(crate) fn ruleset(wan: &Wan) -> String {
     for name in NAMES {
         let _ = writeln!(text, " counter {name} {{ }}");
     }
-    text.push_str(" chain sources {\n");
+    text.push_str(
+        " set probed4 {
+  type ipv4_addr
+  elements = { 198.51.100.20, 198.51.100.21 }
+ }
+ set probed6 {
+  type ipv6_addr
+  elements = { 2001:db8:ff::20, 2001:db8:ff::21 }
+ }
+ chain sources {
+",
+    );
     for family in Family::BOTH {
         let (Some(own), Some(gateway)) = (wan.own(family), wan.gateway(family)) else { continue };
         let (word, prefix) = match family {
@@ -110,13 +131,15 @@ pub(crate) fn ruleset(wan: &Wan) -> String {
         let _ = writeln!(text, "  {word} saddr {gateway}/{prefix} counter name other_host return");
     }
     text.push_str(
-        "  counter name foreign_source
+        "  ip daddr @probed4 counter name foreign_probes return
+  ip6 daddr @probed6 counter name foreign_probes return
+  counter name foreign_source
  }
  chain from_router {
   counter name up
   jump sources
-  ip daddr { 198.51.100.20, 198.51.100.21 } counter name probes return
-  ip6 daddr { 2001:db8:ff::20, 2001:db8:ff::21 } counter name probes return
+  ip daddr @probed4 counter name probes return
+  ip6 daddr @probed6 counter name probes return
   ct state invalid tcp flags & rst == rst counter name stray_reset return
   ct state invalid meta l4proto tcp counter name stray return
   ct state new tcp flags syn / fin,syn,rst,ack counter name new_tcp return

@@ -111,7 +111,9 @@ pub(crate) fn ensure_nothing_wrong_since(topology: &Topology, before: &[IspCount
     ensure_none_since(topology, before, 1, IspCounts::wrong)
 }
 
-/// Checks that no ISP saw a source address that is not ours there.
+/// Checks that no ISP saw a flow's source address that is not ours there. A probe that was under way
+/// when its WAN lost its address goes on until its time is over: a handshake begun in the moment
+/// before the daemon knew is tried again a second later, with the address that the kernel took.
 pub(crate) fn ensure_own_sources_since(topology: &Topology, before: &[IspCounts]) -> Result<()> {
     ensure_none_since(topology, before, 1, |counts| counts.foreign_source)
 }
@@ -119,7 +121,7 @@ pub(crate) fn ensure_own_sources_since(topology: &Topology, before: &[IspCounts]
 /// The same where WAN 1 loses its address. On an interface without one the kernel's masquerade
 /// takes that of another, so a packet that leaves before the daemon has heard of it may carry that.
 pub(crate) fn ensure_others_sources_since(topology: &Topology, before: &[IspCounts]) -> Result<()> {
-    ensure_none_since(topology, before, 2, |counts| counts.foreign_source)
+    ensure_none_since(topology, before, 2, IspCounts::foreign)
 }
 
 fn ensure_none_since(

@@ -36,7 +36,7 @@ fn a_new_address_and_gateway_from_dhcp_are_followed() -> Result<()> {
         let placed = topology.client(1).place(300, anywan_lab::Proto::Tcp, Family::V4)?;
         ensure!(placed.failed() == 0 && placed.by_wan.len() == 3, "{placed}");
         let seen = topology.counts(2)?.since(before);
-        ensure!(seen.new_tcp > 0 && seen.foreign_source == 0, "{seen:?}");
+        ensure!(seen.new_tcp > 0 && seen.foreign() == 0, "{seen:?}");
         ensure_all_kept(talking)?;
         daemon.reload(&config.clone().priorities(&[2, 1, 2]))?;
         let v4 = topology.client(1);

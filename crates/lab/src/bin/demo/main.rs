@@ -137,7 +137,7 @@ fn backup(show: &mut Show<'_>, topology: &Topology) -> Result<()> {
     show.watch(Duration::from_secs(2))?;
     let back = show.only_used(Duration::from_secs(1), &[1, FIBRE]);
     show.check(back, "new connections are back on adsl and fibre");
-    let wrong: u64 = topology.all_counts()?.iter().map(|counts| counts.foreign_source).sum();
+    let wrong: u64 = topology.all_counts()?.iter().map(|counts| counts.foreign()).sum();
     show.check(wrong == 0, "no ISP ever saw a packet with a wrong source address");
     Ok(())
 }
